@@ -1,0 +1,1 @@
+"""Pictures and sound to named columns: one file an annotator."""

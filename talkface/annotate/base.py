@@ -1,0 +1,136 @@
+"""The Annotator protocol, and discovery by file name.
+
+A new annotator is one new file here: ``gaze.py`` with a class ``Annotator`` makes ``--with gaze`` work. Modules whose
+name starts with an underscore are helpers and are not discovered.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int16, UInt8
+from pydantic import BaseModel, ConfigDict
+
+import talkface.annotate
+from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
+from talkface.errors import ConfigError
+from talkface.weights import Models
+
+Rows = Mapping[str, np.ndarray]
+"""Column name to value: one row for ``frame``, whole columns for ``sound`` and ``clip``."""
+
+
+class AnnotatorConfig(BaseModel):
+    """Base of every annotator's configuration: strict and frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class FaceView:
+    """One face in one frame, while the frame is in memory.
+
+    ``pixels`` is the whole frame, RGB. ``box`` is x0 y0 x1 y1 in source pixels and the detector's score. ``mesh`` is the
+    478-point mesh in source pixels that the tracker followed, ``shapes`` the 52 blendshapes of the model that made the
+    mesh (Apple's order, NaN where it has none); both are None where no mesh was found, ``shapes`` also where the model
+    has no blendshapes. ``rows`` holds what the annotators named in ``needs`` returned for this frame. ``n_faces`` counts
+    the faces in the frame.
+    """
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    pts_ns: int
+    box: Float[np.ndarray, " 5"]
+    mesh: Float[np.ndarray, "478 3"] | None = None
+    shapes: Float[np.ndarray, " 52"] | None = None
+    rows: Rows = field(default_factory=dict)
+    n_faces: int = 1
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """A clip that has closed: its frame columns so far, its sound (16 kHz mono), and whether the source had any sound."""
+
+    clip: Clip
+    table: FrameTable
+    sound: Int16[np.ndarray, " samples"]
+    has_sound: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """Columns and scores of a whole clip. A score that has no value is NaN."""
+
+    columns: Rows = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class Annotator(Protocol):
+    """Turns pictures or sound into the columns and scores it declares.
+
+    ``open`` runs once in the worker. Then, for each frame with a face, ``frame`` (if the class has it) returns one row
+    for each of its frame columns; a column it leaves out is missing in that frame. When the clip closes, ``clip`` (if
+    the class has it) returns the remaining columns and the scores. Neither may depend on an earlier clip.
+    ``needs`` names columns that other annotators produce. ``weights`` lists groups of entries of the model registry;
+    the first entry of a group that can be had is used.
+    """
+
+    name: str
+    version: int
+    columns: Sequence[ColumnSpec]
+    scores: Sequence[ScoreSpec]
+    needs: Sequence[str]
+    weights: Sequence[Sequence[str]]
+    licence: str
+    Config: type[AnnotatorConfig]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def open(self, models: Models) -> None: ...
+
+
+@cache
+def annotator_names() -> tuple[str, ...]:
+    """Names of all annotators: the public modules of this folder but this one."""
+    found = (m.name for m in pkgutil.iter_modules(talkface.annotate.__path__))
+    return tuple(sorted(n for n in found if not n.startswith("_") and n != Path(__file__).stem))
+
+
+def annotator_class(name: str) -> type[Annotator]:
+    """The class ``Annotator`` of the module ``talkface/annotate/<name>.py``.
+
+    Raises ConfigError for a name that no file has.
+    """
+    if name not in annotator_names():
+        raise ConfigError(f"no annotator named {name!r}; there are: {', '.join(annotator_names())}")
+    loaded: type[Annotator] = importlib.import_module(f"talkface.annotate.{name}").Annotator
+    return loaded
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """``names`` and all that they need, each after what it needs; otherwise in the order given."""
+    ordered: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ConfigError(f"annotators need each other in a circle: {' -> '.join((*path, name))}")
+        for column in annotator_class(name).needs:
+            visit(producer(column), (*path, name))
+        if name not in ordered:
+            ordered.append(name)
+
+    for name in names:
+        visit(name, ())
+    return ordered
+
+
+def producer(column: str) -> str:
+    """Name of the annotator that declares ``column``."""
+    for name in annotator_names():
+        if any(spec.name == column for spec in annotator_class(name).columns):
+            return name
+    raise ConfigError(f"no annotator makes the column {column!r}")

@@ -1,0 +1,1 @@
+"""Packs to shards to batches."""

@@ -1,0 +1,1 @@
+"""Motion to pictures: the synthetic talking face and overlays."""
