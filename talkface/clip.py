@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from talkface.vocab import EMOTIONS, INTENSITIES, SAMPLE_RATE, VALID_BITS
 
 Clock = Literal["frame", "sound", "clip"]
-"""What the first axis of a column counts: picture frames, rows at a rate of their own, or nothing (one value a clip)."""
+"""What the first axis of a column counts: picture frames, rows at a rate of their own, or nothing (a value a clip)."""
 
 NS = 1_000_000_000
 

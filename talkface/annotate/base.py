@@ -53,7 +53,7 @@ class FaceView:
 
 @dataclass(frozen=True)
 class ClipView:
-    """A clip that has closed: its frame columns so far, its sound (16 kHz mono), and whether the source had any sound."""
+    """A clip that has closed: its frame columns so far, its sound (16 kHz mono), and whether its source had any."""
 
     clip: Clip
     table: FrameTable
