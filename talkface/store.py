@@ -1,0 +1,282 @@
+"""Files that are whole or absent: atomic writes on any fsspec filesystem, hashes, tables, tars with fixed headers."""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from talkface.errors import DatasetError, RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; two writers are then not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part"
+"""Ending of a file that is being written; a crash may leave one behind, and ``Folder.sweep`` removes it."""
+
+CHUNK = 1 << 20
+
+
+class Folder:
+    """A folder on any fsspec filesystem, addressed by relative paths with ``/``.
+
+    A file appears under its name only when it is complete: local files by write, fsync and rename; object stores by
+    their own all-or-nothing upload.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url).rstrip("/") or "/"
+        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def __repr__(self) -> str:
+        return f"Folder({self.url!r})"
+
+    def path(self, name: str) -> str:
+        """Full path of ``name`` on the folder's filesystem."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def exists(self, name: str = "") -> bool:
+        """Whether the file or folder is there."""
+        return bool(self.fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int:
+        """Size in bytes."""
+        return int(self.fs.size(self.path(name)))
+
+    def names(self, folder: str = "", suffix: str = "") -> list[str]:
+        """Sorted names of the finished files directly in ``folder`` that end in ``suffix``; empty if there is none."""
+        with suppress(FileNotFoundError):
+            found = self.fs.ls(self.path(folder), detail=False, refresh=True)
+            names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in found)
+            return sorted(n for n in names if n.endswith(suffix) and not n.endswith(PART))
+        return []
+
+    def open(self, name: str) -> BinaryIO:
+        """Open for reading at random."""
+        opened: BinaryIO = self.fs.open(self.path(name), "rb")
+        return opened
+
+    def read(self, name: str) -> bytes:
+        """The whole file."""
+        return bytes(self.fs.cat_file(self.path(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file atomically."""
+        with self.create(name) as file:
+            file.write(data)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """A new file that takes its name when the block ends without an error; until then it does not exist.
+
+        Raises RunError when the disk is full.
+        """
+        try:
+            with self._create_local(name) if self.is_local else self._create_remote(name) as file:
+                yield file
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise RunError(
+                f"{self.path(name)}: the disk is full. Free some space and run the same command again; "
+                "finished work is kept."
+            ) from error
+
+    @contextmanager
+    def _create_local(self, name: str) -> Iterator[IO[bytes]]:
+        final = Path(self.path(name))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PART}")
+        try:
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(final)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+
+    @contextmanager
+    def _create_remote(self, name: str) -> Iterator[IO[bytes]]:
+        with tempfile.NamedTemporaryFile(suffix=PART) as file:
+            yield file
+            file.flush()
+            self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+            self.fs.put_file(file.name, self.path(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all in it; nothing happens if it is not there."""
+        with suppress(FileNotFoundError):
+            self.fs.rm(self.path(name), recursive=True)
+
+    def sweep(self) -> int:
+        """Remove what a crash left half-written; returns how many files."""
+        if not self.is_local or not Path(self.root).is_dir():
+            return 0
+        parts = [p for p in Path(self.root).rglob(f".*{PART}") if p.is_file()]
+        for part in parts:
+            part.unlink(missing_ok=True)
+        return len(parts)
+
+    def free_bytes(self) -> int | None:
+        """Free space on a local disk; None elsewhere."""
+        if not self.is_local:
+            return None
+        path = Path(self.root)
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second writer out of a local folder; released by the system when this process ends in any way.
+
+        Raises RunError if another process holds it.
+        """
+        if not self.is_local or fcntl is None:
+            yield
+            return
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        with Path(self.path(".lock")).open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"{self.url}: another toolkit is writing here. Wait for it or stop it.") from error
+            yield
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; some filesystems refuse to sync a folder, which is no reason to fail."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_of(*files: BinaryIO) -> str:
+    """SHA-256 of the files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one member's bytes lie inside a tar."""
+
+    name: str
+    offset: int
+    size: int
+
+
+class TarWriter:
+    """A POSIX tar whose bytes depend on the members alone: time, owner and mode are fixed.
+
+    ``file`` only has to know ``write``. ``bytes`` and ``sha256`` describe what has been written; ``close`` ends the
+    archive.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def add(self, name: str, data: bytes) -> Member:
+        """Append a member."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        self._write(info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict"))
+        member = Member(name, self.bytes, len(data))
+        self._write(data)
+        self._write(b"\0" * (-len(data) % tarfile.BLOCKSIZE))
+        return member
+
+    def close(self) -> None:
+        """Write the end marker."""
+        self._write(b"\0" * (2 * tarfile.BLOCKSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.bytes += len(data)
+
+
+def tar_members(file: BinaryIO) -> Iterator[tuple[Member, bytes]]:
+    """Members of a tar in order, with their bytes.
+
+    Raises DatasetError if the archive is cut short, even at a block boundary where most readers see a normal end.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                handle = tar.extractfile(info)
+                data = handle.read() if handle else b""
+                if len(data) != info.size:
+                    raise DatasetError(
+                        f"{info.name}: expected {info.size} bytes, found {len(data)}: the tar is cut short."
+                    )
+                yield Member(info.name, info.offset_data, info.size), data
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise DatasetError(f"not a whole tar: {error}.") from error
+    file.seek(end - tarfile.BLOCKSIZE)
+    if file.read(2 * tarfile.BLOCKSIZE) != b"\0" * (2 * tarfile.BLOCKSIZE):
+        raise DatasetError("the tar has no end marker: it is cut short.")
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file (version 1.0, C order)."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_npy(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file; pickles are refused."""
+    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+    """Rows as the bytes of a Parquet file; equal rows give equal bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(r) for r in rows], schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_table(folder: Folder, name: str) -> pa.Table:
+    """A Parquet file as a table. Raises DatasetError if it is missing or damaged."""
+    try:
+        return pq.read_table(pa.BufferReader(folder.read(name)))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder.path(name)}: missing. Is {folder.url} a finished dataset?") from error
+    except pa.ArrowInvalid as error:
+        raise DatasetError(
+            f"{folder.path(name)}: damaged ({error}). Run: toolkit verify --repair {folder.url}"
+        ) from error
