@@ -1,4 +1,4 @@
-"""The nouns: Source, Timeline, Clip, ColumnSpec, ScoreSpec, FrameTable. Frozen, and they check themselves."""
+"""The nouns: Source, Reject, Timeline, Clip, ColumnSpec, ScoreSpec, FrameTable. Frozen, self-checking."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,6 +64,26 @@ class Source:
     audio_uri: str | None = None
     licence: str = "unknown"
     probe: Probe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """Something that did not get into the dataset, and why: one row of rejects.parquet.
+
+    ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``build``), ``reason`` a short code in snake case,
+    ``message`` the sentence for people. Times are ns on the source's clock, ``None`` for the whole source. ``value``
+    and ``threshold`` are set where a score decided, ``key`` where the clip already had one.
+    """
+
+    stage: str
+    reason: str
+    uri: str
+    message: str = ""
+    start_ns: int | None = None
+    end_ns: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
