@@ -70,9 +70,9 @@ class Source:
 class Reject:
     """Something that did not get into the dataset, and why: one row of rejects.parquet.
 
-    ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``build``), ``reason`` a short code in snake case,
-    ``message`` the sentence for people. Times are ns on the source's clock, ``None`` for the whole source. ``value``
-    and ``threshold`` are set where a score decided, ``key`` where the clip already had one.
+    ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``build``), ``reason`` a short code in
+    snake case, ``message`` the sentence for people. Times are ns on the source's clock, ``None`` for the whole source.
+    ``value`` and ``threshold`` are set where a score decided, ``key`` where the clip already had one.
     """
 
     stage: str
