@@ -52,11 +52,14 @@ class Probe:
 class Source:
     """One input file.
 
-    ``uri`` is a path or fsspec url; ``audio_uri`` a sound file that belongs to it (MEAD keeps sound apart).
+    ``uri`` is a path or fsspec url; ``name`` the part of it below the input that it was found in, with ``/``: what
+    users know the file by, the same wherever the folder lies. ``audio_uri`` is a sound file that belongs to it (MEAD
+    keeps sound apart).
     ``sha256`` is of the content of the picture file followed by that of the sound file.
     """
 
     uri: str
+    name: str
     sha256: str
     size: int
     layout: str
