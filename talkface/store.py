@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -280,3 +281,46 @@ def read_table(folder: Folder, name: str) -> pa.Table:
         raise DatasetError(
             f"{folder.path(name)}: damaged ({error}). Run: toolkit verify --repair {folder.url}"
         ) from error
+
+
+class PackWriter:
+    """One work unit's samples in one tar, and the index that says that the pack is whole.
+
+    ``<name>.tar`` is renamed into place first, ``<name>.json`` after it: a unit is done when its index is there. The
+    index repeats what is needed to build shards (clips, rejects, where each member lies), so that building never has
+    to search a tar.
+    """
+
+    def __init__(self, tar: TarWriter) -> None:
+        self._tar = tar
+        self._members: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample; ``members`` maps extension to bytes."""
+        assert key not in self._members, f"{key}: twice in one pack"
+        placed = {ext: self._tar.add(f"{key}.{ext}", data) for ext, data in members.items()}
+        self._members[key] = {ext: (m.offset, m.size) for ext, m in placed.items()}
+
+    def index(self) -> dict[str, Any]:
+        return {"bytes": self._tar.bytes, "sha256": self._tar.sha256, "members": self._members}
+
+
+@contextmanager
+def write_pack(folder: Folder, name: str, about: dict[str, Any]) -> Iterator[PackWriter]:
+    """Write a pack; ``about`` (read when the block ends) joins the index. Nothing remains of it if the block fails."""
+    with folder.create(f"{name}.tar") as file:
+        tar = TarWriter(file)
+        pack = PackWriter(tar)
+        yield pack
+        tar.close()
+    folder.write(f"{name}.json", json.dumps(about | pack.index(), sort_keys=True, separators=(",", ":")).encode())
+
+
+def read_pack_index(folder: Folder, name: str) -> dict[str, Any] | None:
+    """A finished pack's index, or None if the unit is not done or its tar is gone or has another size."""
+    try:
+        index: dict[str, Any] = json.loads(folder.read(f"{name}.json"))
+        whole = folder.size(f"{name}.tar") == index["bytes"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return index if whole else None

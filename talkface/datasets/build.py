@@ -1,0 +1,287 @@
+"""Packs to shards: what is kept, which split it goes to, and the manifests.
+
+The bytes depend on the packs and the configuration alone. ``dataset.json`` is removed first and written last: a folder
+that has one is whole.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, BinaryIO
+
+from talkface.clip import ColumnSpec, ScoreSpec
+from talkface.config import Build, Threshold
+from talkface.datasets import schema
+from talkface.datasets.card import card
+from talkface.errors import DatasetError
+from talkface.store import Folder, TarWriter, read_pack_index, table_bytes
+
+PACKS = "packs"
+
+MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything about a dataset that its packs do not say."""
+
+    sources: Sequence[Mapping[str, Any]]
+    packs: Sequence[str]
+    rejects: Sequence[Mapping[str, Any]]
+    columns: Sequence[ColumnSpec]
+    scores: Sequence[ScoreSpec]
+    info: Mapping[str, Any]
+    has_video: bool
+    build: Build
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A clip in a pack, with its record and where its members lie."""
+
+    pack: str
+    record: Mapping[str, Any]
+    source: Mapping[str, Any]
+    members: Mapping[str, tuple[int, int]]
+
+    @property
+    def key(self) -> str:
+        return str(self.record["key"])
+
+    @property
+    def identity(self) -> str:
+        """What a split must not cut through: the speaker, or the source where no speaker is known."""
+        return str(self.source["speaker"] or self.source["sha256"])
+
+
+def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
+    """Write shards, manifests, the card and ``dataset.json`` into ``folder`` from its ``packs/``.
+
+    Raises DatasetError if a pack is missing or damaged.
+    """
+    for name in ("dataset.json", *schema.SPLITS):
+        folder.remove(name)
+    candidates, rejects = _read_packs(folder, plan)
+    failures = {c.key: _failures(c, plan.build.thresholds) for c in candidates}
+    rejects += [row for rows in failures.values() for row in rows]
+    kept = [c for c in candidates if not failures[c.key]]
+    splits = {c.key: split_of(c.identity, plan.build) for c in kept}
+    kept.sort(key=lambda c: (schema.SPLITS.index(splits[c.key]), c.key))
+    shards, members = _write_shards(folder, plan, kept, splits)
+    clips = _clip_rows(kept, splits, members, plan)
+    info = _info(plan, clips, shards)
+    tables = {
+        "sources": table_bytes(_source_rows(plan, clips, rejects), schema.SOURCES),
+        "clips": table_bytes(clips, schema.clips_schema(plan.scores)),
+        "rejects": table_bytes(sorted(rejects, key=_reject_order), schema.REJECTS),
+        "shards": table_bytes(shards, schema.SHARDS),
+        "members": table_bytes(members, schema.MEMBERS),
+    }
+    for name in MANIFESTS:
+        folder.write(f"manifest/{name}.parquet", tables[name])
+    folder.write("README.md", card(info, clips).encode())
+    folder.write("dataset.json", json.dumps(info.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n")
+    return info
+
+
+def split_of(identity: str, config: Build) -> str:
+    """Split of an identity: a hash decides, so that adding data never moves anybody."""
+    place = int(hashlib.sha256(f"split:{identity}".encode()).hexdigest()[:12], 16) / 16**12
+    if place < config.test:
+        return "test"
+    return "val" if place < config.test + config.val else "train"
+
+
+def _read_packs(folder: Folder, plan: Plan) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    packs = Folder(f"{folder.url}/{PACKS}")
+    by_name = {s["name"]: s for s in plan.sources}
+    candidates: list[Candidate] = []
+    rejects = [dict(r) for r in plan.rejects]
+    for name in plan.packs:
+        index = read_pack_index(packs, name)
+        if index is None:
+            raise DatasetError(
+                f"{packs.path(name)}.tar: missing or damaged. Run the same ingest again to make it anew."
+            )
+        source = by_name[index["source"]]
+        candidates += [Candidate(name, r, source, index["members"][r["key"]]) for r in index["clips"]]
+        rejects += index["rejects"]
+    return candidates, rejects
+
+
+def _failures(clip: Candidate, thresholds: Mapping[str, Threshold]) -> list[dict[str, Any]]:
+    """A reject row for each threshold that the clip misses. A score that is missing passes."""
+    failed = []
+    for name, bounds in thresholds.items():
+        value = clip.record["scores"].get(name)
+        if schema.is_missing(value):
+            continue
+        for bound, side, below in ((bounds.min, "min", True), (bounds.max, "max", False)):
+            if bound is not None and (value < bound if below else value > bound):
+                failed.append(_threshold_reject(clip, name, side, float(value), float(bound)))
+    return failed
+
+
+def _threshold_reject(clip: Candidate, name: str, side: str, value: float, bound: float) -> dict[str, Any]:
+    return {
+        "stage": "filter",
+        "reason": f"{name}_{'low' if side == 'min' else 'high'}",
+        "source": clip.source["name"],
+        "key": clip.key,
+        "start_ns": clip.record["start_ns"],
+        "end_ns": clip.record["end_ns"],
+        "value": value,
+        "threshold": bound,
+        "message": f"{name} {value:.4g} is {'below' if side == 'min' else 'above'} {bound:.4g}",
+    }
+
+
+def _reject_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["source"], row["start_ns"] or 0, row["stage"], row["reason"], row["key"] or ""
+
+
+def _write_shards(
+    folder: Folder, plan: Plan, kept: Sequence[Candidate], splits: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Copy samples from packs to shards of bounded size, one split after the other."""
+    shards: list[dict[str, Any]] = []
+    members: list[dict[str, Any]] = []
+    order = schema.member_order(plan.columns, has_video=plan.has_video)
+    with _PackReader(folder) as packs:
+        for split, of_split in groupby(kept, key=lambda c: splits[c.key]):
+            for number, group in enumerate(_shard_groups(of_split, plan.build.shard_megabytes)):
+                shard = f"{split}/{number:06d}.tar"
+                rows, made = _write_shard(folder, shard, group, order, packs)
+                shards.append({"shard": shard, "split": split, "count": len(group), **made})
+                members += rows
+    return shards, members
+
+
+def _shard_groups(clips: Iterator[Candidate], megabytes: float) -> Iterator[list[Candidate]]:
+    group: list[Candidate] = []
+    size = 0
+    for clip in clips:
+        group.append(clip)
+        size += sum(n for _, n in clip.members.values())
+        if size >= megabytes * 1e6:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _write_shard(
+    folder: Folder, shard: str, clips: Sequence[Candidate], order: Sequence[str], packs: "_PackReader"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    rows = []
+    with folder.create(shard) as file:
+        tar = TarWriter(file)
+        for clip in clips:
+            for ext in order:
+                data = schema.json_bytes(sample_json(clip)) if ext == "json" else packs.member(clip, ext)
+                placed = tar.add(f"{clip.key}.{ext}", data)
+                rows.append(
+                    {"key": clip.key, "member": ext, "shard": shard, "offset": placed.offset, "size": placed.size}
+                )
+        tar.close()
+    return rows, {"bytes": tar.bytes, "sha256": tar.sha256}
+
+
+class _PackReader:
+    """Reads members from packs, keeping the last one open: clips of a unit lie side by side."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._packs = Folder(f"{folder.url}/{PACKS}")
+        self._open: tuple[str, BinaryIO] | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_PackReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def member(self, clip: Candidate, ext: str) -> bytes:
+        if self._open is None or self._open[0] != clip.pack:
+            self._stack.close()
+            self._open = clip.pack, self._stack.enter_context(self._packs.open(f"{clip.pack}.tar"))
+        offset, size = clip.members[ext]
+        file = self._open[1]
+        file.seek(offset)
+        data = file.read(size)
+        if len(data) != size:
+            raise DatasetError(f"{clip.pack}.tar: {clip.key}.{ext} is cut short. Remove that pack and ingest again.")
+        return data
+
+
+def sample_json(clip: Candidate) -> dict[str, Any]:
+    """The ``json`` member: the same keys and the same types in every sample."""
+    record, source = clip.record, clip.source
+    return {
+        **{k: record[k] for k in ("key", "track", "shot", "start_ns", "end_ns", "frames", "is_vfr", "crop_size")},
+        **{k: float(record[k]) for k in ("duration", "fps_avg", "av_offset_ms", "av_drift_ms")},
+        "source": source["name"],
+        "source_sha256": source["sha256"],
+        "labels": {
+            **{k: source[k] or "" for k in ("speaker", "emotion", "camera", "language", "licence")},
+            "intensity": source["intensity"] or 0,
+        },
+        "crop": [[float(v) for v in row] for row in record["crop"]],
+        "scores": {k: float("nan") if v is None else float(v) for k, v in record["scores"].items()},
+        "status": dict(record["status"]),
+    }
+
+
+def _clip_rows(
+    kept: Sequence[Candidate],
+    splits: Mapping[str, str],
+    members: Sequence[Mapping[str, Any]],
+    plan: Plan,
+) -> list[dict[str, Any]]:
+    shard_of = {m["key"]: m["shard"] for m in members}
+    names = [name for name, _ in schema.CLIP_FIELDS]
+    rows = []
+    for clip in kept:
+        facts = {**clip.source, **clip.record, "source": clip.source["name"], "source_sha256": clip.source["sha256"]}
+        row = {name: facts.get(name) for name in names}
+        row |= {"split": splits[clip.key], "shard": shard_of[clip.key]}
+        rows.append(row | {s.name: clip.record["scores"].get(s.name) for s in plan.scores})
+    return rows
+
+
+def _source_rows(
+    plan: Plan, clips: Sequence[Mapping[str, Any]], rejects: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    counts = Counter(c["source"] for c in clips)
+    seconds: dict[str, float] = defaultdict(float)
+    for clip in clips:
+        seconds[clip["source"]] += clip["duration"]
+    rejected = {r["source"] for r in rejects}
+    rows = []
+    for source in sorted(plan.sources, key=lambda s: str(s["name"])):
+        name = source["name"]
+        status = "clips" if counts[name] else "rejected" if name in rejected else "no_clips"
+        rows.append({**source, "status": status, "clips": counts[name], "clip_seconds": seconds[name]})
+    return rows
+
+
+def _info(plan: Plan, clips: Sequence[Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> schema.DatasetInfo:
+    splits = {
+        split: {
+            "clips": float(sum(c["split"] == split for c in clips)),
+            "seconds": float(sum(c["duration"] for c in clips if c["split"] == split)),
+            "shards": float(sum(s["split"] == split for s in shards)),
+        }
+        for split in schema.SPLITS
+    }
+    return schema.DatasetInfo(
+        **plan.info,
+        columns=tuple(schema.spec_dict(c) for c in plan.columns),
+        scores=tuple(schema.spec_dict(s) for s in plan.scores),
+        has_video=plan.has_video,
+        splits=splits,
+    )
