@@ -1,22 +1,19 @@
 """Does a dataset on disk hold what its manifests promise? And if not: make it anew from its packs."""
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets as hf
-import numpy as np
 import webdataset as wds
 
 from talkface.clip import FrameTable, Timeline
 from talkface.datasets import schema
 from talkface.datasets.reader import Dataset, Sample, decode
 from talkface.errors import DatasetError
-from talkface.store import Folder, sha256_of, tar_members
+from talkface.store import sha256_of, tar_members
 
 KEY = re.compile(r"[a-z0-9_-]+")
 
@@ -177,26 +174,3 @@ def raw_features(info: schema.DatasetInfo) -> hf.Features:
     """Features that make ``datasets`` hand every member over as bytes."""
     fields = {ext: hf.Value("binary") for ext in info.members()}
     return hf.Features(fields | {"__key__": hf.Value("string"), "__url__": hf.Value("string")})
-
-
-def damaged_shards(problems: list[Problem]) -> set[str]:
-    """Shards that a problem points at."""
-    return {m.group(0) for p in problems if (m := re.match(r"(train|val|test)/\d{6}\.tar", p.where))}
-
-
-def forget_unfinished(url: str) -> None:
-    """Remove leftovers of a crash."""
-    Folder(url).sweep()
-
-
-def first_lines(problems: list[Problem], limit: int = 20) -> str:
-    """Problems as text, at most ``limit`` of them."""
-    lines = [f"  {p}" for p in problems[:limit]]
-    if len(problems) > limit:
-        lines.append(f"  ... and {len(problems) - limit} more")
-    return "\n".join(lines)
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a finished dataset."""
-    return (folder / "dataset.json").exists() and json.loads((folder / "dataset.json").read_text()) is not None

@@ -1,0 +1,109 @@
+"""What a dataset holds, and what became of each source."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+
+from talkface.datasets.reader import Dataset
+from talkface.errors import DatasetError
+from talkface.vocab import EMOTIONS
+
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def stats(dataset: Dataset) -> dict[str, Any]:
+    """Clips and hours by split, speakers, emotions by intensity, quantiles of every score, rejects by reason."""
+    clips = dataset.clips.to_pylist()
+    seconds = [c["duration"] for c in clips]
+    return {
+        "clips": len(clips),
+        "hours": sum(seconds) / 3600,
+        "sources": dataset.table("sources").num_rows,
+        "speakers": len({c["speaker"] for c in clips if c["speaker"]}),
+        "splits": dataset.info.splits,
+        "emotions": _emotions(clips),
+        "scores": {"duration": _quantiles(seconds)}
+        | {s["name"]: _quantiles([c[s["name"]] for c in clips]) for s in dataset.info.scores},
+        "rejects": rejects_by_reason(dataset.table("rejects").to_pylist()),
+    }
+
+
+def rejects_by_reason(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """``stage/reason`` to how often, the most frequent first."""
+    counted = Counter(f"{r['stage']}/{r['reason']}" for r in rows)
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _emotions(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Emotion to intensity (``-`` unknown) to clips."""
+    table: dict[str, dict[str, int]] = {}
+    for name in (*EMOTIONS, None):
+        of_name = [c for c in clips if c["emotion"] == name]
+        if of_name:
+            levels = Counter(str(c["intensity"] or "-") for c in of_name)
+            table[name or "unlabelled"] = dict(sorted(levels.items()))
+    return table
+
+
+def _quantiles(values: Sequence[float | None]) -> list[float]:
+    """Values at QUANTILES, missing ones left out; empty if there is none."""
+    known = np.array([v for v in values if v is not None and np.isfinite(v)])
+    return [float(q) for q in np.quantile(known, QUANTILES)] if len(known) else []
+
+
+def why(dataset: Dataset, file: str) -> list[str]:
+    """What became of a source, line by line: its clips with their spans, and every reject with its reason.
+
+    ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
+    """
+    sources = dataset.table("sources").to_pylist()
+    rejects = dataset.table("rejects").to_pylist()
+    names = {s["name"] for s in sources} | {r["source"] for r in rejects}
+    found = sorted(n for n in names if _is_meant(n, file, {s["uri"] for s in sources if s["name"] == n}))
+    if not found:
+        raise DatasetError(f"{file}: no source of {dataset.folder.url} is called that; it has {len(sources)} sources.")
+    clips = dataset.clips.to_pylist()
+    return [line for name in found for line in _story(name, sources, clips, rejects)]
+
+
+def _is_meant(name: str, asked: str, uris: set[str]) -> bool:
+    return (
+        name == asked
+        or asked in uris
+        or name.endswith("/" + asked)
+        or asked.endswith("/" + name)
+        or fnmatch(name, asked)
+    )
+
+
+def _story(
+    name: str,
+    sources: Sequence[Mapping[str, Any]],
+    clips: Sequence[Mapping[str, Any]],
+    rejects: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    source = next((s for s in sources if s["name"] == name), None)
+    lines = [f"{name}: {source['status'] if source else 'rejected'}"]
+    if source and source["duration"]:
+        lines[0] += f" ({source['clips']} clips, {source['clip_seconds']:.2f} s of {source['duration']:.2f} s)"
+    events = [
+        (c["start_ns"], f"  {_span(c)}  track {c['track']}  clip {c['key']} ({c['frames']} frames)")
+        for c in clips
+        if c["source"] == name
+    ]
+    events += [(r["start_ns"] or 0, f"  {_span(r)}  {_reason(r)}") for r in rejects if r["source"] == name]
+    return lines + [text for _, text in sorted(events)]
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    if row["start_ns"] is None or row["end_ns"] is None:
+        return "whole file".ljust(21)
+    return f"{row['start_ns'] / 1e9:8.3f} - {row['end_ns'] / 1e9:8.3f} s"
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    bound = "" if row["threshold"] is None else f" (value {row['value']:.4g}, threshold {row['threshold']:.4g})"
+    return f"rejected at {row['stage']}: {row['reason']}{bound}" + (f": {row['message']}" if row["message"] else "")
