@@ -1,0 +1,45 @@
+# Two commands: `make demo` shows what talkface does, `make test` runs every check. `make bench` measures.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test bench setup clean
+
+setup: $(READY)
+
+# mediapipe asks for the OpenCV that needs libGL; the headless one goes over it, so that no system package is needed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "talkface needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-contrib-python opencv-contrib-python-headless
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt opencv-contrib-python-headless
+	touch $(READY)
+
+# The main job on synthetic faces, offline. One file of the input is no video on purpose, hence exit code 3.
+demo: $(READY)
+	rm -rf demo
+	$(BIN)/toolkit synth demo/videos
+	$(BIN)/toolkit ingest demo/videos --out demo/dataset --offline || test $$? -eq 3
+	$(BIN)/toolkit verify demo/dataset
+	$(BIN)/toolkit stats demo/dataset
+	$(BIN)/toolkit why demo/dataset 'notes.mp4'
+	$(BIN)/toolkit sheet demo/dataset --out demo/sheet.png
+	@echo
+	@echo 'Made demo/dataset (shards, manifests, README.md) from the synthetic clips in demo/videos.'
+	@echo 'Look at demo/sheet.png, then point it at your own folder:'
+	@echo '    $(BIN)/toolkit ingest FOLDER --out DATASET'
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf demo build .venv
