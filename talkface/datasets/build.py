@@ -4,10 +4,11 @@ The bytes depend on the packs and the configuration alone. ``dataset.json`` is r
 that has one is whole.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,10 +18,13 @@ from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.config import Build, Threshold
 from talkface.datasets import schema
 from talkface.datasets.card import card
-from talkface.errors import DatasetError
-from talkface.store import Folder, TarWriter, read_pack_index, table_bytes
+from talkface.errors import ConfigError, DatasetError
+from talkface.store import Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
 
 PACKS = "packs"
+
+PLAN = f"{PACKS}/plan.json"
+"""What the last build was made from, so that it can be made again without the inputs."""
 
 MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
 
@@ -63,15 +67,16 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
 
     Raises DatasetError if a pack is missing or damaged.
     """
-    for name in ("dataset.json", *schema.SPLITS):
-        folder.remove(name)
     candidates, rejects = _read_packs(folder, plan)
+    folder.write(PLAN, _plan_bytes(plan))
+    folder.remove("dataset.json")
     failures = {c.key: _failures(c, plan.build.thresholds) for c in candidates}
     rejects += [row for rows in failures.values() for row in rows]
     kept = [c for c in candidates if not failures[c.key]]
     splits = {c.key: split_of(c.identity, plan.build) for c in kept}
     kept.sort(key=lambda c: (schema.SPLITS.index(splits[c.key]), c.key))
     shards, members = _write_shards(folder, plan, kept, splits)
+    _remove_other_shards(folder, {s["shard"] for s in shards})
     clips = _clip_rows(kept, splits, members, plan)
     info = _info(plan, clips, shards)
     tables = {
@@ -88,12 +93,63 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     return info
 
 
+def rebuild(folder: Folder) -> schema.DatasetInfo:
+    """Build again from the packs and the plan of the last build.
+
+    Raises DatasetError if these are gone or damaged; nothing has been changed then.
+    """
+    try:
+        raw = json.loads(folder.read(PLAN))
+    except (FileNotFoundError, ValueError) as error:
+        raise DatasetError(
+            f"{folder.url}: its packs are gone, so nothing can be rebuilt. Run the ingest again."
+        ) from error
+    packs = Folder(f"{folder.url}/{PACKS}")
+    for name in raw["packs"]:
+        index = read_pack_index(packs, name)
+        if index is not None:
+            with packs.open(f"{name}.tar") as file:
+                if sha256_of(file) != index["sha256"]:
+                    raise DatasetError(f"{packs.path(name)}.tar: damaged too. Remove it and run the ingest again.")
+    return build(folder, _plan_from(raw))
+
+
+def refuse_to_lose(folder: Folder, names: Set[str], *, replace: bool) -> None:
+    """Raise ConfigError if the dataset in ``folder`` holds sources that are not among ``names``, unless ``replace``."""
+    if replace or not folder.exists("dataset.json"):
+        return
+    held = set(read_table(folder, "manifest/sources.parquet").column("name").to_pylist())
+    if lost := sorted(held - names):
+        raise ConfigError(
+            f"{folder.url} holds {len(lost)} sources that are not among the inputs ({lost[0]} ...). Name their folder too, "
+            "choose another --out, or say --replace to let them go."
+        )
+
+
 def split_of(identity: str, config: Build) -> str:
     """Split of an identity: a hash decides, so that adding data never moves anybody."""
     place = int(hashlib.sha256(f"split:{identity}".encode()).hexdigest()[:12], 16) / 16**12
     if place < config.test:
         return "test"
     return "val" if place < config.test + config.val else "train"
+
+
+def _plan_bytes(plan: Plan) -> bytes:
+    raw = dataclasses.asdict(plan) | {"build": plan.build.model_dump(mode="json")}
+    return json.dumps(raw, sort_keys=True, indent=1).encode()
+
+
+def _plan_from(raw: dict[str, Any]) -> Plan:
+    columns = [schema.column_from(c) for c in raw["columns"]]
+    scores = [ScoreSpec(**s) for s in raw["scores"]]
+    return Plan(**raw | {"columns": columns, "scores": scores, "build": Build.model_validate(raw["build"])})
+
+
+def _remove_other_shards(folder: Folder, shards: Set[str]) -> None:
+    for split in schema.SPLITS:
+        for name in folder.names(split, ".tar"):
+            if f"{split}/{name}" not in shards:
+                folder.remove(f"{split}/{name}")
 
 
 def _read_packs(folder: Folder, plan: Plan) -> tuple[list[Candidate], list[dict[str, Any]]]:

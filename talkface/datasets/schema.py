@@ -69,8 +69,7 @@ class DatasetInfo(Strict):
 
     def specs(self) -> list[ColumnSpec]:
         """All columns as specs, ``pts`` and ``valid`` first."""
-        made = [ColumnSpec(**{**c, "shape": tuple(c["shape"]), "names": tuple(c["names"])}) for c in self.columns]
-        return [PTS, VALID, *made]
+        return [PTS, VALID, *map(column_from, self.columns)]
 
     def members(self) -> tuple[str, ...]:
         """Member extensions of every sample, in order."""
@@ -92,6 +91,11 @@ class DatasetInfo(Strict):
 def spec_dict(spec: ColumnSpec | ScoreSpec) -> dict[str, Any]:
     """A spec as plain JSON values."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(spec).items()}
+
+
+def column_from(raw: Mapping[str, Any]) -> ColumnSpec:
+    """The spec that ``spec_dict`` made plain."""
+    return ColumnSpec(**{**raw, "shape": tuple(raw["shape"]), "names": tuple(raw["names"])})
 
 
 def member_order(columns: Sequence[ColumnSpec], *, has_video: bool) -> tuple[str, ...]:

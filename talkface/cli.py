@@ -1,0 +1,311 @@
+"""The command ``toolkit``: parse, call, print."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkface import doctor as doctor_
+from talkface import weights
+from talkface.config import Ingest
+from talkface.console import (
+    console,
+    errors,
+    print_forecast,
+    print_ingest,
+    print_stats,
+    progress_bar,
+)
+from talkface.datasets import build as build_
+from talkface.datasets import stats as stats_
+from talkface.datasets.reader import Dataset
+from talkface.datasets.verify import verify as verify_
+from talkface.errors import ConfigError, TalkfaceError
+from talkface.ingest import job
+from talkface.ingest.plan import forecast
+from talkface.ingest.scan import scan
+from talkface.render.sheet import sheet as sheet_
+from talkface.render.synthetic import make_demo
+from talkface.store import Folder
+
+OK, FAILED, SOME_REJECTED, INTERRUPTED = 0, 1, 3, 130
+"""Exit codes: all good; the run or a check failed; some source gave no clip; stopped by Ctrl-C."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Raw talking-face videos in, verified datasets out.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="Model files: what is here, fetch, add, check.")
+app.add_typer(models_app, name="models")
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Folders, files, globs, lists (.csv .parquet .jsonl) or fsspec urls.", show_default=False),
+]
+Out = Annotated[str, typer.Option("--out", "-o", help="Folder or fsspec url of the dataset.")]
+ModelsDir = Annotated[str | None, typer.Option("--models", help="Folder with model files, looked at first.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML with whatever changes the output.")]
+Layout = Annotated[str | None, typer.Option("--layout", help="auto, plain, mead, hdtf, ravdess, crema_d, vfhq, ...")]
+With = Annotated[str | None, typer.Option("--with", help="Annotators, separated by commas.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", min=0, help="Worker processes (default: cores; 0: in this process).")
+]
+Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
+
+
+@app.callback()
+def debug_option(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Raw talking-face videos in, verified datasets out."""
+    if debug:
+        os.environ["TALKFACE_DEBUG"] = "1"
+
+
+@app.command()
+def ingest(
+    inputs: Inputs,
+    out: Out = "dataset",
+    workers: Workers = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster that exists, tcp://...")] = None,
+    models: ModelsDir = None,
+    offline: Offline = False,
+    config: Config = None,
+    layout: Layout = None,
+    with_: With = None,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")] = True,
+    replace: Annotated[bool, typer.Option(help="Let sources that are no longer among the inputs go.")] = False,
+) -> None:
+    """Turn raw videos into a dataset. Run it again after a stop: finished work is kept.
+
+    Example: `toolkit ingest ./videos --out mead --workers 8`
+    """
+    settings = _settings(config, layout, with_, video)
+    folder, store, count = Folder(out), weights.Models(models, offline=offline), _workers(workers)
+    with folder.lock():
+        folder.sweep()
+        scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
+        console.print(
+            f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
+        )
+        build_.refuse_to_lose(folder, {s.name for s in scanned.sources}, replace=replace)
+        with progress_bar() as observe:
+            result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
+        info = build_.build(folder, _plan(result, settings))
+    dataset = Dataset(out)
+    rejects = dataset.table("rejects").to_pylist()
+    print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out, count)
+    unused = [s for s in dataset.table("sources").to_pylist() if not s["clips"]] or scanned.rejects
+    raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused else OK)
+
+
+@app.command()
+def plan(
+    inputs: Inputs,
+    out: Out = "dataset",
+    workers: Workers = None,
+    models: ModelsDir = None,
+    offline: Offline = False,
+    config: Config = None,
+    layout: Layout = None,
+    with_: With = None,
+) -> None:
+    """Try a few seconds and say what an ingest would take: time, disk, clips, rejects. Writes nothing.
+
+    Example: `toolkit plan ./videos`
+    """
+    settings = _settings(config, layout, with_, True)
+    scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
+    count = _workers(workers)
+    store = weights.Models(models, offline=offline)
+    print_forecast(forecast(scanned, Folder(out), settings, store, workers=count), count)
+
+
+@app.command()
+def doctor(
+    models: ModelsDir = None, folder: Annotated[Path, typer.Argument(help="Where output would go.")] = Path()
+) -> None:
+    """Look at decoders, models, licences, cores, disk and GPU.
+
+    Example: `toolkit doctor`
+    """
+    findings = doctor_.examine(weights.Models(models, offline=True), folder)
+    for finding in findings:
+        console.print(f"{finding.level:>4}  {finding.what}: {finding.detail}")
+    raise typer.Exit(FAILED if any(f.level == "bad" for f in findings) else OK)
+
+
+@app.command()
+def why(url: Url, file: Annotated[str, typer.Argument(help="A source: its name, path, or a pattern.")]) -> None:
+    """Tell what became of a source: clips with their spans, and each reject with its reason.
+
+    Example: `toolkit why dataset M003/video/front/angry/level_3/001.mp4`
+    """
+    for line in stats_.why(Dataset(url), file):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    url: Url,
+    repair: Annotated[bool, typer.Option("--repair", help="Make what is broken anew from the packs.")] = False,
+) -> None:
+    """Check checksums, members, shapes, clocks and manifests, and that three readers open it.
+
+    Example: `toolkit verify dataset`
+    """
+    problems = verify_(url)
+    if problems and repair:
+        for problem in problems:
+            console.print(f"found: {problem}", markup=False)
+        build_.rebuild(Folder(url))
+        problems = verify_(url)
+    for problem in problems:
+        errors.print(str(problem), markup=False, soft_wrap=True)
+    console.print(
+        f"{url}: {len(problems)} problems" if problems else f"{url}: {len(Dataset(url))} clips, all as promised"
+    )
+    raise typer.Exit(FAILED if problems else OK)
+
+
+@app.command()
+def stats(url: Url, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Hours, speakers, emotions by intensity, quantiles of every score, rejects by reason.
+
+    Example: `toolkit stats dataset`
+    """
+    found = stats_.stats(Dataset(url))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_stats(found)
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where the clips go.", show_default=False)],
+    seconds: Annotated[float, typer.Option(help="Length of each clip.")] = 5.0,
+) -> None:
+    """Make synthetic talking faces with known truth: several people, emotions and head motions.
+
+    Example: `toolkit synth ./videos`
+    """
+    for path in make_demo(folder, seconds=seconds):
+        console.print(str(path), markup=False, soft_wrap=True)
+
+
+@app.command()
+def sheet(
+    url: Url,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("sheet.png"),
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the dataset.")] = 6,
+) -> None:
+    """Draw clips with box, mesh, head axes and curves into one picture.
+
+    Example: `toolkit sheet dataset --out sheet.png`
+    """
+    sheet_(Dataset(url), out, clips)
+    console.print(str(out), markup=False)
+
+
+@models_app.command("list")
+def models_list(models: ModelsDir = None) -> None:
+    """List model files: where they are, size, licence.
+
+    Example: `toolkit models list`
+    """
+    for row in weights.Models(models, offline=True).status():
+        where = row.path or f"not here: toolkit models pull {row.weight.name}"
+        state = "" if row.intact or not row.path else "  DAMAGED"
+        console.print(
+            f"{row.weight.name}  {row.weight.size / 1e6:.1f} MB  {row.weight.licence}  {where}{state}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; none: all that can be downloaded.")] = None,
+) -> None:
+    """Download model files into the user cache and check them.
+
+    Example: `toolkit models pull face_landmarker`
+    """
+    for path in weights.Models().pull(names or []):
+        console.print(str(path), markup=False)
+
+
+@models_app.command("add")
+def models_add(name: str, path: Path) -> None:
+    """Put a file that you have into the user cache, if it is the right one.
+
+    Example: `toolkit models add face_landmarker ./face_landmarker.task`
+    """
+    console.print(str(weights.Models(offline=True).add(name, path)), markup=False)
+
+
+@models_app.command("verify")
+def models_verify(models: ModelsDir = None) -> None:
+    """Check the hash of every model file that is here.
+
+    Example: `toolkit models verify`
+    """
+    wrong = [r for r in weights.Models(models, offline=True).status() if r.path and not r.intact]
+    for row in wrong:
+        errors.print(
+            f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False
+        )
+    raise typer.Exit(FAILED if wrong else OK)
+
+
+def _settings(config: Path | None, layout: str | None, with_: str | None, video: bool) -> Ingest:
+    settings = Ingest.load(config)
+    pack = settings.pack
+    if with_ is not None:
+        pack = pack.model_copy(update={"annotators": tuple(n.strip() for n in with_.split(",") if n.strip())})
+    if not video:
+        pack = pack.model_copy(update={"keep_video": False})
+    return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
+
+
+def _plan(result: job.IngestResult, settings: Ingest) -> build_.Plan:
+    return build_.Plan(
+        sources=result.sources,
+        packs=result.packs,
+        rejects=result.rejects,
+        columns=result.columns,
+        scores=result.scores,
+        info=result.info,
+        has_video=settings.pack.keep_video,
+        build=settings.build,
+    )
+
+
+def _workers(asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    """Run the command; a talkface error is one line, a traceback only with ``--debug``."""
+    try:
+        app()
+    except TalkfaceError as error:
+        if os.environ.get("TALKFACE_DEBUG"):
+            raise
+        errors.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigError) else FAILED)
+    except KeyboardInterrupt:
+        errors.print("Stopped. Finished work is kept; run the same command again to go on.")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What the terminal shows: one progress bar, and the closing summaries."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from talkface.datasets.stats import rejects_by_reason
+from talkface.ingest.job import IngestResult, Progress
+from talkface.ingest.plan import Forecast
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """One bar: work units, seconds of video, times real time, time left. Gives the function that feeds it."""
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[units]} files"),
+        TextColumn("{task.fields[seconds]} s of video"),
+        TextColumn("{task.fields[speed]} x real time"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("ingest", total=None, units="0", seconds="0", speed="-")
+
+        def observe(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.seconds,
+                completed=progress.seconds_done,
+                units=f"{progress.units_done}/{progress.units}",
+                seconds=f"{progress.seconds_done:.0f}/{progress.seconds:.0f}",
+                speed=f"{progress.times_real_time:.1f}",
+            )
+
+        yield observe
+
+
+def print_ingest(result: IngestResult, dataset: Mapping[str, Any], url: str, workers: int) -> None:
+    """The summary at the end of an ingest: clips, hours, rejects by reason, times real time per stage, models."""
+    progress = result.progress
+    clips = sum(s["clips"] for s in dataset["splits"].values())
+    seconds = sum(s["seconds"] for s in dataset["splits"].values())
+    splits = ", ".join(f"{name} {s['clips']:.0f}" for name, s in dataset["splits"].items() if s["clips"])
+    console.print(
+        f"{len(result.sources)} sources, {progress.seconds:.0f} s of video -> {clips:.0f} clips ({splits}), {seconds / 3600:.3f} h"
+    )
+    if progress.seconds_kept:
+        console.print(f"kept from an earlier run: {progress.units_kept} of {progress.units} units")
+    print_rejects(dataset["rejects"])
+    worked = progress.seconds - progress.seconds_kept
+    if worked and progress.cpu:
+        print_stages(progress, worked, workers)
+    for line in models_used(dataset["info"]):
+        console.print(line)
+    for failure in result.failures:
+        errors.print(f"failed: {failure}")
+    console.print(f"dataset: {url}")
+
+
+def print_rejects(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rejects by reason, on one line."""
+    reasons = rejects_by_reason(rows)
+    text = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+    console.print(f"rejects: {text or 'none'}" + (" (toolkit why DATASET FILE tells more)" if reasons else ""))
+
+
+def print_stages(progress: Progress, worked: float, workers: int) -> None:
+    """CPU seconds of each stage, and how many times real time one core does it at."""
+    table = Table("stage", "CPU s", "share", "x real time a core", box=None, header_style="")
+    total = sum(progress.cpu.values())
+    for stage, cpu in sorted(progress.cpu.items(), key=lambda item: -item[1]):
+        table.add_row(stage, f"{cpu:.1f}", f"{cpu / total:.0%}", f"{worked / cpu:.1f}" if cpu > 0.005 else "-")
+    console.print(table)
+    console.print(
+        f"{progress.frames} frames in {progress.wall:.1f} s: {progress.frames / progress.wall:.1f} frames/s, "
+        f"{worked / progress.wall:.2f} x real time, {total / (progress.wall * max(workers, 1)):.0%} of {max(workers, 1)} workers busy in the stages"
+    )
+
+
+def models_used(info: Mapping[str, Any]) -> list[str]:
+    """Which model made faces, mesh and blendshapes; loud where it is the preview head."""
+    weights = {name: [w["name"] for w in a["weights"]] for name, a in info["annotators"].items()}
+    lines = [
+        f"faces: {', '.join(w['name'] for w in info['faces'])}; "
+        + "; ".join(f"{n}: {', '.join(w)}" for n, w in weights.items() if w)
+    ]
+    if "arkit_head" in weights.get("arkit", []):
+        lines.append(
+            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not to be "
+            "had. Get it: toolkit models pull face_landmarker[/bold]"
+        )
+    return lines
+
+
+def print_forecast(plan: Forecast, workers: int) -> None:
+    """What ``toolkit plan`` found."""
+    console.print(
+        f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), {plan.seconds:.0f} s of video; {plan.rejected_sources} sources cannot be used"
+    )
+    console.print(
+        f"tried {plan.tried_seconds:.1f} s: {plan.clip_share:.0%} of the time ends in clips; rejects there: {plan.rejects or 'none'}"
+    )
+    console.print(
+        f"expected: {plan.wall_seconds / 60:.1f} min with {workers} workers ({plan.cpu_seconds / 60:.1f} min CPU)"
+    )
+    free = "" if plan.free_bytes is None else f", {plan.free_bytes / 1e9:.1f} GB free"
+    console.print(f"disk: {plan.disk_bytes / 1e9:.2f} GB (packs and shards){free}")
+
+
+def print_stats(found: Mapping[str, Any]) -> None:
+    """``toolkit stats`` as text."""
+    console.print(
+        f"{found['clips']} clips, {found['hours']:.3f} hours, {found['sources']} sources, {found['speakers']} labelled speakers"
+    )
+    console.print(
+        "splits: "
+        + ", ".join(f"{n} {s['clips']:.0f} clips in {s['shards']:.0f} shards" for n, s in found["splits"].items())
+    )
+    for emotion, levels in found["emotions"].items():
+        console.print(f"  {emotion}: " + ", ".join(f"intensity {level}: {n}" for level, n in levels.items()))
+    table = Table("score", "min", "5 %", "median", "95 %", "max", box=None, header_style="")
+    for name, quantiles in found["scores"].items():
+        table.add_row(name, *(f"{q:.4g}" for q in quantiles))
+    console.print(table)
+    console.print("rejects: " + (", ".join(f"{r} {n}" for r, n in found["rejects"].items()) or "none"))

@@ -1,0 +1,235 @@
+"""A whole ingest: sources to packs. Plans the work units, runs those that are not done yet, and collects the outcome."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import talkface
+from talkface.annotate.base import Annotator, annotator_class, in_order
+from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
+from talkface.config import Ingest, Pack, parse
+from talkface.errors import ConfigError, RunError
+from talkface.ingest.faces import DETECTORS
+from talkface.ingest.pipeline import PACK_VERSION, Settings, Unit, UnitReport, process
+from talkface.ingest.scan import ScanResult
+from talkface.run import Outcome, map_units
+from talkface.store import Folder, read_pack_index
+from talkface.weights import Models, Weight
+
+PACKS = "packs"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is; handed to the observer after every unit."""
+
+    units: int
+    seconds: float
+    units_done: int = 0
+    units_kept: int = 0
+    seconds_done: float = 0.0
+    seconds_kept: float = 0.0
+    cpu: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of video worked on in this run for each second of wall time."""
+        return (self.seconds_done - self.seconds_kept) / max(self.wall, 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestResult:
+    """What packs there are for a set of sources, and all that building shards needs to know besides them."""
+
+    sources: tuple[dict[str, Any], ...]
+    packs: tuple[str, ...]
+    rejects: tuple[dict[str, Any], ...]
+    columns: tuple[ColumnSpec, ...]
+    scores: tuple[ScoreSpec, ...]
+    info: dict[str, Any]
+    progress: Progress
+    failures: tuple[str, ...]
+
+
+def ingest(
+    scanned: ScanResult,
+    out: Folder,
+    config: Ingest,
+    models: Models,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    observe: Callable[[Progress], None] = lambda _: None,
+) -> IngestResult:
+    """Bring every scanned source's work units to finished packs below ``out``; those already there are kept.
+
+    A source that cannot be decoded ends as a reject; so does a unit whose worker dies again and again. Raises RunError
+    when the run itself cannot go on (no disk, no scheduler).
+    """
+    packs = Folder(f"{out.url}/{PACKS}")
+    annotators = make_annotators(config.pack)
+    settings = Settings(pack=config.pack, packs_url=packs.url, models=models)
+    fingerprint = settings_fingerprint(config.pack, annotators, models)
+    units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
+    todo = [u for u in units if read_pack_index(packs, u.name) is None]
+    progress = Progress(units=len(units), seconds=sum(u.seconds for u in units))
+    progress.units_kept = progress.units_done = len(units) - len(todo)
+    progress.seconds_kept = progress.seconds_done = progress.seconds - sum(u.seconds for u in todo)
+    observe(progress)
+    rejects, failures = list(scanned.rejects), list[str]()
+    done = {u.name for u in units} - {u.name for u in todo}
+    for outcome in map_units(partial(process, settings), todo, workers=workers, scheduler=scheduler):
+        if (reject := _account(outcome, progress)) is None:
+            done.add(outcome.unit.name)
+        else:
+            rejects.append(reject)
+            failures.append(f"{reject.uri}: {reject.message}")
+        observe(progress)
+    return IngestResult(
+        sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),
+        packs=tuple(u.name for u in units if u.name in done),
+        rejects=tuple(reject_row(r) for r in rejects),
+        columns=tuple(c for a in annotators for c in a.columns if c.stored),
+        scores=tuple(s for a in annotators for s in a.scores),
+        info=describe(scanned, config, annotators, models),
+        progress=progress,
+        failures=tuple(failures),
+    )
+
+
+def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject | None:
+    """Add a finished unit to the progress; a reject if it came to nothing. A full disk ends the run."""
+    progress.units_done += 1
+    progress.seconds_done += outcome.unit.seconds
+    if outcome.value is not None:
+        progress.cpu.update(outcome.value.cpu)
+        progress.frames += outcome.value.frames
+        return None
+    if isinstance(outcome.error, RunError):
+        raise outcome.error
+    reason = "worker_died" if outcome.worker_died else "internal_error"
+    text = "the process decoding it died" if outcome.worker_died else f"{type(outcome.error).__name__}: {outcome.error}"
+    unit = outcome.unit
+    return Reject(
+        stage="run", reason=reason, uri=unit.source.name, message=text, start_ns=unit.start_ns, end_ns=unit.end_ns
+    )
+
+
+def make_annotators(pack: Pack) -> list[Annotator]:
+    """The configured annotators, in working order, not yet opened.
+
+    Raises ConfigError for an unknown name or setting.
+    """
+    if unknown := set(pack.annotate) - set(pack.annotators):
+        raise ConfigError(f"settings for {', '.join(sorted(unknown))}, which is not among the annotators.")
+    made = []
+    for name in in_order(pack.annotators):
+        cls = annotator_class(name)
+        made.append(cls(parse(cls.Config, pack.annotate.get(name, {}), where=f"annotate.{name}")))
+    return made
+
+
+def units_of(source: Source, unit_seconds: float, fingerprint: str) -> list[Unit]:
+    """Cut a source into work units. Their names say content and configuration, so equal names mean equal packs."""
+    assert source.probe is not None, f"{source.name}: not probed"
+    count = max(1, math.ceil(source.probe.duration / unit_seconds - 0.1))
+    labels = json.dumps([source.name, dataclasses.asdict(source.labels)], sort_keys=True)
+    digest = hashlib.sha256(f"{source.sha256}\n{labels}\n{fingerprint}".encode()).hexdigest()[:16]
+    edges = [round(i * unit_seconds * NS) for i in range(count)]
+    return [
+        Unit(name=f"{slug(source.name)}-{digest}-{i:04d}", source=source, start_ns=start, end_ns=end)
+        for i, (start, end) in enumerate(zip(edges, [*edges[1:], None], strict=True))
+    ]
+
+
+def slug(name: str) -> str:
+    """A file's name as the start of a key: a-z 0-9 _ - only, at most 40 characters, the ends of long names."""
+    stem = name.rsplit(".", 1)[0].lower()
+    return re.sub(r"[^a-z0-9_]+", "-", stem).strip("-_")[-40:].strip("-_") or "clip"
+
+
+def settings_fingerprint(pack: Pack, annotators: Sequence[Annotator], models: Models) -> str:
+    """What a pack depends on besides its source: configuration, code versions, weights."""
+    parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
+    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models)]] for a in annotators]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
+    """The model file that each group of alternatives comes down to here."""
+    return [models.choose(group)[0] for group in annotator.weights]
+
+
+def detector_weights(models: Models) -> list[Weight]:
+    """The face detector's file."""
+    return [models.choose(DETECTORS)[0]]
+
+
+def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator], models: Models) -> dict[str, Any]:
+    """The facts about a run that dataset.json records."""
+    records = {
+        a.name: {
+            "version": a.version,
+            "licence": a.licence,
+            "config": config.pack.annotate.get(a.name, {}),
+            "weights": [_weight_row(w) for w in chosen_weights(a, models)],
+            "columns": [c.name for c in a.columns if c.stored],
+            "scores": [s.name for s in a.scores],
+        }
+        for a in annotators
+    }
+    used = [w for a in annotators for w in chosen_weights(a, models)] + detector_weights(models)
+    terms = [config.build.licence, *(s.licence for s in scanned.sources), *(w.licence for w in used)]
+    return {
+        "talkface": talkface.__version__,
+        "annotators": records,
+        "faces": [_weight_row(w) for w in detector_weights(models)],
+        "config": config.model_dump(mode="json"),
+        "config_hash": config.hash(),
+        "layout": scanned.layout,
+        "strictest_licence": strictest(terms),
+    }
+
+
+def strictest(licences: Sequence[str]) -> str:
+    """The licence that binds most: unknown, then non-commercial, then share-alike, then the rest."""
+
+    def rank(licence: str) -> tuple[int, str]:
+        text = licence.lower()
+        order = ("unknown", "research", "nc", "sa", "by")
+        return next((i for i, word in enumerate(order) if re.search(rf"\b{word}\b", text)), len(order)), text
+
+    return min(licences, key=rank, default="unknown")
+
+
+def _weight_row(weight: Weight) -> dict[str, Any]:
+    return {"name": weight.name, "sha256": weight.sha256, "licence": weight.licence, "commercial": weight.commercial}
+
+
+def source_row(source: Source, licence: str) -> dict[str, Any]:
+    """A source as a row of sources.parquet."""
+    row = dataclasses.asdict(source)
+    labels, probe = row.pop("labels"), row.pop("probe") or {}
+    row["licence"] = licence if source.licence == "unknown" else source.licence
+    return row | labels | probe
+
+
+def reject_row(reject: Reject) -> dict[str, Any]:
+    """A reject as a row of rejects.parquet."""
+    row = dataclasses.asdict(reject)
+    return row | {"source": row.pop("uri")}
