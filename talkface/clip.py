@@ -146,7 +146,8 @@ class ColumnSpec:
     """What an annotator promises about one array: file name in a sample, dtype, shape after the first axis, meaning.
 
     ``clock`` is ``frame`` (one row a picture frame), ``sound`` (rows at ``rate`` a second, the first centred at
-    ``first_seconds``) or ``clip`` (no time axis: ``shape`` is the whole shape).
+    ``first_seconds``) or ``clip`` (no time axis: ``shape`` is the whole shape). A column that is not ``stored`` is seen
+    by `clip` of its own annotator and by those that need it, and never written.
     """
 
     name: str
@@ -158,6 +159,7 @@ class ColumnSpec:
     names: tuple[str, ...] = ()
     rate: float = 0.0
     first_seconds: float = 0.0
+    stored: bool = True
 
     def check(self, value: np.ndarray, *, frames: int) -> None:
         """Raise AssertionError if ``value`` is not what this spec promises for a clip of ``frames`` frames."""
