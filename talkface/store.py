@@ -233,6 +233,7 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[Member, bytes]]:
 
     Raises DatasetError if the archive is cut short, even at a block boundary where most readers see a normal end.
     """
+    end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
@@ -242,12 +243,12 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[Member, bytes]]:
                     raise DatasetError(
                         f"{info.name}: expected {info.size} bytes, found {len(data)}: the tar is cut short."
                     )
+                end = info.offset_data + info.size + -info.size % tarfile.BLOCKSIZE
                 yield Member(info.name, info.offset_data, info.size), data
-            end = tar.offset
     except tarfile.TarError as error:
         raise DatasetError(f"not a whole tar: {error}.") from error
-    file.seek(end - tarfile.BLOCKSIZE)
-    if file.read(2 * tarfile.BLOCKSIZE) != b"\0" * (2 * tarfile.BLOCKSIZE):
+    file.seek(end)
+    if file.read() != b"\0" * (2 * tarfile.BLOCKSIZE):
         raise DatasetError("the tar has no end marker: it is cut short.")
 
 
