@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
 
 from talkface.errors import RunError
@@ -77,18 +78,33 @@ def _in_process(function: Callable[[Unit], Value], units: Sequence[Unit]) -> Ite
 def _on_dask(
     client: Client, function: Callable[[Unit], Value], units: Sequence[Unit]
 ) -> Iterator[Outcome[Unit, Value]]:
-    futures = {client.submit(function, unit, pure=False): unit for unit in units}
+    """Keep as many units in flight as there are threads: Dask blames a dead worker's whole queue for its death."""
+    waiting = iter(units)
+    flying: dict[Future, Unit] = {}
+
+    def launch(unit: Unit) -> Future:
+        future = client.submit(function, unit, pure=False)
+        flying[future] = unit
+        return future
+
+    running = as_completed([launch(u) for u in islice(waiting, max(1, sum(client.nthreads().values())))])
     try:
-        for future in as_completed(futures):
-            unit = futures[future]
-            error = future.exception() if future.status == "error" else None
-            if future.status == "cancelled" or isinstance(error, CommClosedError):
-                raise RunError("the Dask scheduler went away. Start it and run the same command again.")
-            died = isinstance(error, KilledWorker)
-            yield Outcome(unit, None if error else future.result(), error, died)
+        for future in running:
+            yield _outcome(flying.pop(future), future)
             future.release()
+            for unit in islice(waiting, 1):
+                running.add(launch(unit))
     finally:
-        client.cancel(list(futures), force=True)
+        client.cancel(list(flying), force=True)
+
+
+def _outcome(unit: Unit, future: Future) -> Outcome[Unit, Value]:
+    error = future.exception() if future.status == "error" else None
+    if future.status == "cancelled" or isinstance(error, CommClosedError):
+        raise RunError("the Dask scheduler went away. Start it and run the same command again.")
+    if error is not None:
+        return Outcome(unit, error=error, worker_died=isinstance(error, KilledWorker))
+    return Outcome(unit, future.result())
 
 
 @contextmanager

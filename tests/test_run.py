@@ -52,7 +52,7 @@ def test_a_unit_that_always_kills_is_given_up_alone(tmp_path: Path) -> None:
 
 def test_a_cluster_that_exists(tmp_path: Path) -> None:
     address_file = tmp_path / "scheduler.json"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.getcwd()])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())])}
     run = [
         sys.executable,
         "-m",

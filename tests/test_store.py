@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     with (
         pytest.raises(RunError, match="disk is full"),
         Folder(tmp_path).create("x") as _,
-        open("/dev/full", "wb") as full,
+        Path("/dev/full").open("wb") as full,
     ):
         full.write(b"x" * 100_000)
     assert list(tmp_path.iterdir()) == []
@@ -114,7 +114,7 @@ def test_a_tar_cut_at_any_block_is_an_error(blocks: int) -> None:
     tar.close()
     data = buffer.getvalue()
     if blocks * 512 < len(data):
-        with pytest.raises(DatasetError, match="cut short|not a whole tar"):
+        with pytest.raises(DatasetError, match=r"cut short|not a whole tar"):
             list(tar_members(io.BytesIO(data[: blocks * 512])))
 
 
@@ -123,7 +123,7 @@ def test_arrays_and_tables_round_trip(tmp_path: Path) -> None:
         back = from_npy(npy(array))
         assert back.dtype == array.dtype
         np.testing.assert_array_equal(back, array)
-    with pytest.raises(ValueError, match="pickle|Object"):
+    with pytest.raises(ValueError, match=r"pickle|Object"):
         from_npy(_pickled())
     schema = pa.schema([("a", pa.string()), ("b", pa.float64())])
     rows = [{"a": "x", "b": 1.5}, {"a": None, "b": None}]
