@@ -1,0 +1,209 @@
+"""Decoding pictures in presentation order on the source clock."""
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, cast
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
+from jaxtyping import UInt8
+
+from talkface.clip import NS
+from talkface.media.container import Clock, clock_of, no_video, open_media, picture_stream, read_only
+
+_MARGINS_NS = (NS // 2, 5 * NS, 60 * NS)
+_UNSPECIFIED = 2
+_MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
+             7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}  # fmt: skip
+"""AVColorSpace to the matrix that swscale applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture: presentation time on the source clock, and RGB pixels, upright and C-contiguous."""
+
+    pts_ns: int
+    rgb: UInt8[np.ndarray, "height width 3"]
+
+
+class VideoReader:
+    """Frames of a source with ``start_ns <= pts_ns < end_ns``, in presentation order, times strictly rising.
+
+    Iterate it once; the container closes at the end of the iteration, on ``close`` and on leaving a ``with`` block.
+    Rotation flags are applied, non-square pixels are left as stored. If the size changes on the way, later frames are
+    scaled to the first one's size. A frame without a timestamp is placed a frame's length after the last one; a frame
+    whose timestamp does not rise is dropped.
+
+    ``broken_packets`` counts packets that could not be decoded and frames that were damaged; both are left out.
+    ``bad_timestamps`` counts frames whose timestamp was missing or did not rise.
+    ``frame_duration_ns`` is how long the last frame that was read stays on screen.
+
+    Raises MediaError with the reasons of ``probe``.
+    """
+
+    def __init__(self, uri: str, *, start_ns: int = 0, end_ns: int | None = None) -> None:
+        self.uri = uri
+        self.start_ns = start_ns
+        self.end_ns = end_ns
+        self.broken_packets = 0
+        self.bad_timestamps = 0
+        self.frame_duration_ns = 0
+        self._frames = self._read()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the container; the iteration ends."""
+        self._frames.close()
+
+    def _read(self) -> Generator[Frame, None, None]:
+        with ExitStack() as opened:
+            container = opened.enter_context(open_media(self.uri))
+            stream = picture_stream(container)
+            if stream is None:
+                raise no_video(self.uri, container)
+            read_only(container, stream)
+            clock = clock_of(container, stream)
+            self.frame_duration_ns = _header_duration_ns(stream)
+            to_rgb = ToRGB()
+            for pts_ns, picture in self._in_time(self._from_start(container, stream, clock), clock):
+                if self.end_ns is not None and pts_ns >= self.end_ns:
+                    return
+                if pts_ns >= self.start_ns:
+                    yield Frame(pts_ns, to_rgb(picture))
+
+    def _from_start(self, container: InputContainer, stream: Stream, clock: Clock) -> Iterator[VideoFrame]:
+        """Decoded frames from one that is not after ``start_ns``, or from the first there is."""
+        for margin in _MARGINS_NS:
+            if self.start_ns - margin <= 0 or not seek(container, stream, clock.ticks(self.start_ns - margin)):
+                break
+            frames = self._decode(container, stream)
+            first = next(frames, None)
+            if first is not None and first.pts is not None and clock.ns(first.pts) <= self.start_ns:
+                yield first
+                yield from frames
+                return
+        if self.start_ns > _MARGINS_NS[0]:
+            seek(container, stream, stream.start_time or 0)
+        yield from self._decode(container, stream)
+
+    def _decode(self, container: InputContainer, stream: Stream) -> Iterator[VideoFrame]:
+        for packet in packets(container, stream):
+            if packet is None:
+                self.broken_packets += 1
+                continue
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self.broken_packets += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self.broken_packets += 1
+                else:
+                    yield frame
+
+    def _in_time(self, frames: Iterator[VideoFrame], clock: Clock) -> Iterator[tuple[int, VideoFrame]]:
+        last: int | None = None
+        for frame in frames:
+            ticks = frame.pts if frame.pts is not None else frame.dts
+            self.bad_timestamps += frame.pts is None
+            pts_ns = clock.ns(ticks) if ticks is not None else (last or 0) + self.frame_duration_ns
+            if last is not None and pts_ns <= last:
+                self.bad_timestamps += frame.pts is not None
+                continue
+            self._set_duration(frame, clock, pts_ns, last)
+            last = pts_ns
+            yield pts_ns, frame
+
+    def _set_duration(self, frame: VideoFrame, clock: Clock, pts_ns: int, last: int | None) -> None:
+        stated = round(frame.duration * clock.time_base * NS) if frame.duration else 0
+        if 0 < stated <= NS:
+            self.frame_duration_ns = stated
+        elif last is not None:
+            self.frame_duration_ns = min(pts_ns - last, NS)
+
+
+def packets(container: InputContainer, stream: Stream, patience: int = 100) -> Iterator[Any]:
+    """Packets of one stream; None for each that the demuxer could not read. Gives up after ``patience`` in a row."""
+    failures = 0
+    while failures < patience:
+        try:
+            for packet in container.demux(stream):
+                failures = 0
+                yield packet
+            return
+        except av.error.FFmpegError:
+            failures += 1
+            yield None
+
+
+def seek(container: InputContainer, stream: Stream, ticks: int) -> bool:
+    """Go to the key frame before a timestamp; false if the container cannot."""
+    try:
+        container.seek(ticks, stream=stream)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _header_duration_ns(stream: Stream) -> int:
+    rate = stream.average_rate or stream.guessed_rate
+    return round(NS / rate) if rate else NS // 25
+
+
+class ToRGB:
+    """Decoded frame to upright RGB, all of the size of the first."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "height width 3"]:
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=_matrix(frame),
+            dst_color_range=2,
+            threads=1,
+        ).to_ndarray()
+        rgb = _upright(rgb, frame)
+        self._size = self._size or (rgb.shape[1], rgb.shape[0])
+        if (rgb.shape[1], rgb.shape[0]) != self._size:
+            rgb = cv2.resize(rgb, self._size, interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(rgb)
+
+
+def _matrix(frame: VideoFrame) -> Colorspace:
+    """The stated colour matrix, else what players take: BT.709 for high definition and BT.601 below."""
+    if frame.colorspace in _MATRICES:
+        return _MATRICES[frame.colorspace]
+    return Colorspace.ITU709 if frame.height > 576 or frame.width >= 1280 else Colorspace.ITU601
+
+
+def _upright(rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """Apply the display matrix: pixel (p, q) goes to (a p + c q, b p + d q), in quarter turns and flips."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return rgb
+    a, b, _, c, d = np.frombuffer(cast("Any", side), np.int32)[:5]
+    if abs(b) > abs(a):
+        rgb, a, d = cv2.transpose(rgb), c, b
+    if a >= 0 and d >= 0:
+        return rgb
+    return np.asarray(cv2.flip(rgb, -1 if a < 0 and d < 0 else int(a < 0)))

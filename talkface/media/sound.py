@@ -1,0 +1,327 @@
+"""Decoding sound to 16 kHz mono on the source clock."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from typing import Any, Self
+
+import av
+import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import InputContainer
+from av.stream import Stream
+from jaxtyping import Float, Int16, Int64
+
+from talkface.clip import NS
+from talkface.media.container import Clock, open_media, picture_stream, read_only, sound_stream, start_of, zero_of
+from talkface.media.picture import packets, seek
+from talkface.vocab import SAMPLE_RATE
+
+STEP_NS = NS // SAMPLE_RATE
+"""Nanoseconds a sample: 62500, exactly."""
+
+_BREAK_NS = 10_000_000
+_LOOKAHEAD = 5
+_FOLLOW = 25
+_WARP_NS = 1_000_000
+_PREROLL_NS = NS
+_TAIL_NS = NS // 2
+_UNTIMED = {"mp3", "aac", "ac3", "eac3", "au"}
+"""Sound files without timestamps: a seek in them lands at an estimate, so they are read from the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """Sound of a span of the source clock: sample i at ``start_ns + i * 62500``, silence where there was none.
+
+    ``present`` says whether the source has a sound stream at all; without one all samples are 0 and the whole span is
+    a gap. ``gaps`` are the spans, in source ns, that no decoded sound covers, late starts and early ends included.
+    ``start_offset_ms`` is the start of the sound stream minus the start of the picture stream (NaN if either is
+    missing). ``drift_ms`` is the presentation time that passed minus the time that the samples say passed
+    (count / rate), over the sound in the span, gaps not counted: what a tool that counts samples gets wrong, positive
+    where it would hear the sound too early.
+    """
+
+    samples: Int16[np.ndarray, " samples"]
+    start_ns: int
+    present: bool
+    gaps: tuple[tuple[int, int], ...] = ()
+    start_offset_ms: float = float("nan")
+    drift_at_ns: Int64[np.ndarray, " knots"] = field(default_factory=lambda: np.zeros(1, np.int64))
+    drift_by_ms: Float[np.ndarray, " knots"] = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def end_ns(self) -> int:
+        """End of the last sample, source ns."""
+        return self.start_ns + len(self.samples) * STEP_NS
+
+    @property
+    def drift_ms(self) -> float:
+        """Drift over the whole span, in ms."""
+        return float(self.drift_by_ms[-1] - self.drift_by_ms[0])
+
+    def between(self, start_ns: int, end_ns: int) -> Self:
+        """The part that covers ``[start_ns, end_ns)``, with its own gaps and drift; zeros beyond what was read.
+
+        The first sample is the one nearest to ``start_ns``: at most 31.25 us away.
+        """
+        first = round((start_ns - self.start_ns) / STEP_NS)
+        samples = np.zeros(n_samples(start_ns, end_ns), np.int16)
+        low, high = max(first, 0), min(first + len(samples), len(self.samples))
+        if low < high:
+            samples[low - first : high - first] = self.samples[low:high]
+        inside = (self.drift_at_ns > start_ns) & (self.drift_at_ns < end_ns)
+        at = np.concatenate([[start_ns], self.drift_at_ns[inside], [end_ns]]).astype(np.int64)
+        return type(self)(
+            samples=samples,
+            start_ns=start_ns,
+            present=self.present,
+            gaps=tuple((max(a, start_ns), min(b, end_ns)) for a, b in self.gaps if a < end_ns and b > start_ns),
+            start_offset_ms=self.start_offset_ms,
+            drift_at_ns=at,
+            drift_by_ms=np.interp(at, self.drift_at_ns, self.drift_by_ms),
+        )
+
+
+def n_samples(start_ns: int, end_ns: int) -> int:
+    """How many samples cover ``[start_ns, end_ns)``."""
+    return max(0, -((start_ns - end_ns) // STEP_NS))
+
+
+def read_sound(uri: str, start_ns: int, end_ns: int, *, clock_of: str | None = None) -> Sound:
+    """Sound of ``[start_ns, end_ns)`` as 16 kHz mono, placed by presentation time.
+
+    Jumps of the timestamps against the sample count become silence, or crop what overlaps; jitter of single packets is
+    ignored; drift is followed by stretching the sound. ``clock_of`` is the picture file that a separate sound file
+    belongs to: the sound's start is then the zero of that file's clock. Memory grows with the span, not with the file.
+
+    Raises MediaError with reason ``missing``, ``empty``, ``not_media`` or ``unreadable``. A file without sound is no
+    error: see ``Sound.present``.
+    """
+    offset_ms = _start_offset_ms(uri, clock_of)
+    with open_media(uri) as container:
+        stream = sound_stream(container)
+        if stream is None:
+            return Sound(
+                samples=np.zeros(n_samples(start_ns, end_ns), np.int16),
+                start_ns=start_ns,
+                present=False,
+                gaps=((start_ns, end_ns),),
+            )
+        read_only(container, stream)
+        zero = start_of(stream) if clock_of is not None else zero_of(container)
+        clock = Clock(stream.time_base or Fraction(1), zero)
+        page = _Page(start_ns, end_ns)
+        for run in _runs(_blocks(container, stream, clock, start_ns, end_ns)):
+            page.place(run)
+    return page.sound(offset_ms)
+
+
+def _start_offset_ms(uri: str, clock_of: str | None) -> float:
+    with open_media(clock_of or uri) as container:
+        picture, sound, zero = picture_stream(container), sound_stream(container), zero_of(container)
+        if picture is None or (sound is None and clock_of is None):
+            return float("nan")
+        starts = zero if clock_of is not None or sound is None else start_of(sound)
+        return float((starts - start_of(picture)) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One decoded frame of sound and its source time; None where the container gives none."""
+
+    start_ns: int | None
+    frame: AudioFrame
+
+    @property
+    def length_ns(self) -> float:
+        return float(self.frame.samples * NS / self.frame.sample_rate)
+
+    @property
+    def kind(self) -> tuple[str, str, int]:
+        return self.frame.format.name, self.frame.layout.name, self.frame.sample_rate
+
+
+def _blocks(container: InputContainer, stream: Stream, clock: Clock, start_ns: int, end_ns: int) -> Iterator[_Block]:
+    """Decoded sound that covers the span, from a little before it to a little after."""
+    seekable = container.format.name not in _UNTIMED and start_ns > _PREROLL_NS
+    if seekable and seek(container, stream, clock.ticks(start_ns - _PREROLL_NS)):
+        first = next(_decode(container, stream, clock), None)
+        late = first is None or first.start_ns is None or first.start_ns > start_ns
+        seek(container, stream, (stream.start_time or 0) if late else clock.ticks(start_ns - _PREROLL_NS))
+    for block in _decode(container, stream, clock):
+        if block.start_ns is not None:
+            if block.start_ns > end_ns + _TAIL_NS:
+                return
+            if block.start_ns + block.length_ns < start_ns - _PREROLL_NS:
+                continue
+        yield block
+
+
+def _decode(container: InputContainer, stream: Stream, clock: Clock) -> Iterator[_Block]:
+    for packet in packets(container, stream):
+        try:
+            frames: list[Any] = packet.decode() if packet is not None else []
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            yield _Block(clock.ns(frame.pts) if frame.pts is not None else None, frame)
+
+
+@dataclass
+class _Run:
+    """Sound without a break: samples at 16 kHz from ``start_ns`` on, by count.
+
+    ``late_ns[i]`` is how much later block i was presented than the count says, at ``at_ns[i]`` since the start.
+    """
+
+    start_ns: int
+    chunks: list[np.ndarray] = field(default_factory=list)
+    at_ns: list[float] = field(default_factory=list)
+    late_ns: list[float] = field(default_factory=list)
+    length_ns: float = 0.0
+
+    def lateness(self, block: _Block, ahead_ns: float = 0.0) -> float | None:
+        """How much later than expected a block comes that follows the last one after ``ahead_ns`` of sound."""
+        if block.start_ns is None:
+            return None
+        recent = self.late_ns[-_FOLLOW:]
+        offset = float(np.median(recent)) if recent else 0.0
+        return block.start_ns - self.start_ns - self.length_ns - ahead_ns - offset
+
+    def breaks(self, coming: list[_Block]) -> bool:
+        """Whether the first of the coming blocks does not continue the run: it and most after it jump."""
+        jumps, ahead_ns = [], 0.0
+        for block in coming:
+            jump = self.lateness(block, ahead_ns)
+            jumps += [] if jump is None else [jump]
+            ahead_ns += block.length_ns
+        if coming[0].start_ns is None or not jumps:
+            return False
+        return abs(jumps[0]) > _BREAK_NS and abs(float(np.median(jumps))) > _BREAK_NS
+
+    def add(self, block: _Block, resampler: AudioResampler) -> None:
+        if block.start_ns is not None:
+            self.at_ns.append(self.length_ns)
+            self.late_ns.append(block.start_ns - self.start_ns - self.length_ns)
+        self.length_ns += block.length_ns
+        self.take(resampler, block.frame)
+
+    def take(self, resampler: AudioResampler, frame: AudioFrame | None) -> None:
+        if frame is not None:
+            frame.pts = None
+        self.chunks += [out.to_ndarray().reshape(-1) for out in resampler.resample(frame)]
+
+    def smooth_late(self) -> tuple[np.ndarray, np.ndarray]:
+        """Knots of the drift: ns since the start, and lateness in ns with the jitter taken out."""
+        if not self.late_ns:
+            return np.zeros(1), np.zeros(1)
+        at, late = np.array(self.at_ns), np.array(self.late_ns)
+        second = (at // NS).astype(int)
+        seconds = np.unique(second)
+        return (
+            np.array([at[second == s].mean() for s in seconds]),
+            np.array([np.median(late[second == s]) for s in seconds]),
+        )
+
+
+def _runs(blocks: Iterator[_Block]) -> Iterator[_Run]:
+    coming = deque(islice(blocks, _LOOKAHEAD))
+    run: _Run | None = None
+    kind, resampler = None, AudioResampler()
+    while coming:
+        block = coming[0]
+        if run is None or block.kind != kind or run.breaks(list(coming)):
+            start_ns = block.start_ns
+            if run is not None:
+                run.take(resampler, None)
+                start_ns = start_ns if start_ns is not None else run.start_ns + round(run.length_ns)
+                yield run
+            run, kind = _Run(start_ns or 0), block.kind
+            resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        run.add(block, resampler)
+        coming.popleft()
+        coming.extend(islice(blocks, 1))
+    if run is not None:
+        run.take(resampler, None)
+        yield run
+
+
+class _Page:
+    """The samples of a span, filled run by run."""
+
+    def __init__(self, start_ns: int, end_ns: int) -> None:
+        self.start_ns = start_ns
+        self.samples = np.zeros(n_samples(start_ns, end_ns), np.int16)
+        self.covered: list[tuple[int, int]] = []
+        self.drift_at: list[float] = []
+        self.drift_by: list[float] = []
+
+    def place(self, run: _Run) -> None:
+        """Write a run's samples where they are presented; what is already written stays."""
+        y = np.concatenate(run.chunks) if run.chunks else np.zeros(0, np.int16)
+        at, late = run.smooth_late()
+        self._note_drift(run.start_ns, at, late)
+        if np.ptp(late) <= _WARP_NS:
+            first = round((run.start_ns + float(np.median(late)) - self.start_ns) / STEP_NS)
+        else:
+            first, y = _stretched(y, run.start_ns - self.start_ns, at, late)
+        written = self.covered[-1][1] if self.covered else 0
+        low, high = max(first, written, 0), min(first + len(y), len(self.samples))
+        if low < high:
+            self.samples[low:high] = y[low - first : high - first]
+            self.covered.append((low, high))
+
+    def _note_drift(self, start_ns: int, at: np.ndarray, late: np.ndarray) -> None:
+        base = self.drift_by[-1] if self.drift_by else 0.0
+        self.drift_at += list(start_ns + at + late)
+        self.drift_by += list(base + (late - late[0]) / 1e6)
+
+    def sound(self, offset_ms: float) -> Sound:
+        end_ns = self.start_ns + len(self.samples) * STEP_NS
+        at = np.array(self.drift_at or [self.start_ns]).round().astype(np.int64)
+        whole = Sound(
+            samples=self.samples,
+            start_ns=self.start_ns,
+            present=True,
+            gaps=tuple(self._gaps()),
+            start_offset_ms=offset_ms,
+            drift_at_ns=at,
+            drift_by_ms=np.array(self.drift_by or [0.0]),
+        )
+        return whole.between(self.start_ns, end_ns)
+
+    def _gaps(self) -> Iterator[tuple[int, int]]:
+        edges = [0, *(edge for span in self.covered for edge in span), len(self.samples)]
+        for low, high in zip(edges[::2], edges[1::2], strict=True):
+            if high - low > SAMPLE_RATE // 1000:
+                yield self.start_ns + low * STEP_NS, self.start_ns + high * STEP_NS
+
+
+def _stretched(y: np.ndarray, start_ns: float, at: np.ndarray, late: np.ndarray) -> tuple[int, np.ndarray]:
+    """Samples by count, resampled to the grid on which they are presented; also the grid's first index."""
+    edges = np.array([0.0, len(y) * STEP_NS])
+    counted = np.union1d(edges, at[(at > 0) & (at < edges[1])])
+    shown = start_ns + counted + np.interp(counted, at, late)
+    first = int(np.ceil(shown[0] / STEP_NS))
+    grid = np.arange(first, int(shown[-1] // STEP_NS), dtype=np.float64) * STEP_NS
+    return first, _sinc(y, np.interp(grid, shown, counted) / STEP_NS)
+
+
+def _sinc(y: np.ndarray, x: np.ndarray, half: int = 16, step: int = 1 << 16) -> np.ndarray:
+    """``y`` at fractional indices ``x``: Hann-windowed sinc of ``2 * half`` taps."""
+    padded = np.pad(y.astype(np.float32), half)
+    out = np.empty(len(x), np.int16)
+    for low in range(0, len(x), step):
+        at = x[low : low + step]
+        base = np.floor(at).astype(int)
+        taps = np.arange(1 - half, half + 1)
+        distance = (at - base)[:, None] - taps
+        weights = np.sinc(distance) * (0.5 + 0.5 * np.cos(np.pi * distance / half))
+        values = (padded[base[:, None] + taps + half] * weights).sum(axis=1)
+        out[low : low + step] = np.clip(np.rint(values), -32768, 32767)
+    return out
