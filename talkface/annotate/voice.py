@@ -1,0 +1,224 @@
+"""Where somebody speaks, and how loud: silero-vad, levels, and silence."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import silero_vad
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int16
+from pydantic import Field
+
+from talkface.annotate.base import AnnotatorConfig, ClipView, Result
+from talkface.clip import ScoreSpec, samples_to_ns
+from talkface.vocab import SAMPLE_RATE
+from talkface.weights import Models
+
+WINDOW = 512
+CONTEXT = 64
+BLOCK = 512
+QUIETEST_DB = 20 * float(np.log10(1 / 32768))
+"""Level of one step of 16-bit sound in dBFS: nothing quieter is told apart."""
+
+Spans = list[tuple[int, int]]
+"""Start and end in ns, rising, not touching."""
+
+
+class VoiceConfig(AnnotatorConfig):
+    """When a sound counts as speech."""
+
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability of speech from which a window is speech")
+    min_speech_seconds: float = Field(0.25, ge=0, description="shorter speech is ignored")
+    min_silence_seconds: float = Field(0.1, ge=0, description="shorter silence does not end speech")
+    pad_seconds: float = Field(0.03, ge=0, description="added before and after each stretch of speech")
+
+
+class Voice:
+    """The 16 kHz network of silero-vad over a whole sound at once, and its stretches of speech.
+
+    The weights are those of the package; running all windows of a block in one batch, where the package goes window by
+    window, takes a tenth of the time (0.6 ms for a second of sound on one core) and agrees within 1e-5.
+    """
+
+    def __init__(self, config: VoiceConfig | None = None) -> None:
+        self.config = config or VoiceConfig()
+        state: dict[str, torch.Tensor] = silero_vad.load_silero_vad().state_dict()
+        self._weights = {k.removeprefix("_model."): v for k, v in state.items() if k.startswith("_model.")}
+        self._lstm = torch.nn.LSTM(128, 128)
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self._lstm.load_state_dict({f"{name}_l0": self._weights[f"decoder.rnn.{name}"] for name in names})
+
+    def probabilities(self, sound: Int16[np.ndarray, " samples"]) -> Float32[np.ndarray, " windows"]:
+        """Probability of speech in each window of 512 samples (32 ms); the last is filled up with zeros."""
+        n_windows = -(-len(sound) // WINDOW)
+        if n_windows == 0:
+            return np.zeros(0, np.float32)
+        padded = np.pad(sound.astype(np.float32) / 32768, (CONTEXT, n_windows * WINDOW - len(sound)))
+        windows = torch.from_numpy(padded).unfold(0, CONTEXT + WINDOW, WINDOW)
+        state, parts = None, []
+        with torch.inference_mode():
+            for block in windows.split(BLOCK):
+                hidden, state = self._lstm(self._features(block), state)
+                parts.append(self._decide(hidden))
+        return np.asarray(torch.cat(parts).numpy())
+
+    def _features(self, windows: torch.Tensor) -> torch.Tensor:
+        weights = self._weights
+        padded = F.pad(windows.unsqueeze(1), (0, 64), mode="reflect")
+        parts = F.conv1d(padded, weights["stft.forward_basis_buffer"], stride=128)
+        x = (parts[:, :129] ** 2 + parts[:, 129:] ** 2).sqrt()
+        for layer, stride in enumerate((1, 2, 2, 1)):
+            name = f"encoder.{layer}.reparam_conv"
+            x = F.relu(F.conv1d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride=stride, padding=1))
+        return x.squeeze(-1)
+
+    def _decide(self, hidden: torch.Tensor) -> torch.Tensor:
+        weight, bias = self._weights["decoder.decoder.2.weight"], self._weights["decoder.decoder.2.bias"]
+        return torch.sigmoid(F.linear(F.relu(hidden), weight[:, :, 0], bias))[:, 0]
+
+    def speech_spans(self, sound: Int16[np.ndarray, " samples"]) -> Spans:
+        """Stretches of speech, by the rules of silero-vad's own `get_speech_timestamps`."""
+        return [(samples_to_ns(a), samples_to_ns(b)) for a, b in self._speech(sound)]
+
+    def pauses(self, sound: Int16[np.ndarray, " samples"]) -> Spans:
+        """What lies between the stretches of speech, and before the first and after the last; all of a sound
+        without speech."""
+        edges = [0, *(t for span in self.speech_spans(sound) for t in span), samples_to_ns(len(sound))]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+    def _speech(self, sound: Int16[np.ndarray, " samples"]) -> list[tuple[int, int]]:
+        config = self.config
+        found: list[dict[str, Any]] = silero_vad.get_speech_timestamps_from_probs(
+            self.probabilities(sound).tolist(),
+            threshold=config.threshold,
+            min_speech_duration_ms=config.min_speech_seconds * 1000,
+            min_silence_duration_ms=config.min_silence_seconds * 1000,
+            speech_pad_ms=config.pad_seconds * 1000,
+            audio_length_samples=len(sound),
+        )
+        return [(int(span["start"]), int(span["end"])) for span in found]
+
+    def is_speech(self, sound: Int16[np.ndarray, " samples"]) -> Bool[np.ndarray, " samples"]:
+        """For each sample whether it lies in a stretch of speech."""
+        mask = np.zeros(len(sound), bool)
+        for start, end in self._speech(sound):
+            mask[start:end] = True
+        return mask
+
+
+class Annotator:
+    """Scores of the clip's sound; all but ``has_sound`` are NaN where its source has none."""
+
+    name = "voice"
+    version = 1
+    columns = ()
+    scores = (
+        ScoreSpec(name="has_sound", unit="0 or 1", description="whether the source has a sound stream"),
+        ScoreSpec(name="speech_share", unit="0..1", description="share of the time in which somebody speaks"),
+        ScoreSpec(
+            name="loudness_lufs",
+            unit="LUFS",
+            description="integrated loudness (ITU-R BS.1770); NaN for under 0.4 s or nothing above -70",
+        ),
+        ScoreSpec(name="speech_db", unit="dBFS", description="RMS level of the speech; NaN where there is none"),
+        ScoreSpec(
+            name="snr_db",
+            unit="dB",
+            description="RMS level of the speech less that of the rest; NaN for under 0.1 s of either",
+        ),
+        ScoreSpec(name="silence_share", unit="0..1", description="share of digital silence, in blocks of 10 ms"),
+    )
+    needs = ()
+    weights = ()
+    licence = "MIT"
+    Config = VoiceConfig
+
+    def __init__(self, config: VoiceConfig) -> None:
+        self.config = config
+
+    def open(self, models: Models) -> None:
+        """Load silero-vad from its package."""
+        self._voice = Voice(self.config)
+
+    def clip(self, view: ClipView) -> Result:
+        """The clip's scores."""
+        if not view.has_sound or len(view.sound) == 0:
+            missing = {score.name: float("nan") for score in self.scores}
+            return Result(scores={**missing, "has_sound": float(view.has_sound)})
+        speech = self._voice.is_speech(view.sound)
+        return Result(
+            scores={
+                "has_sound": 1.0,
+                "speech_share": float(speech.mean()),
+                "loudness_lufs": loudness_lufs(view.sound),
+                "speech_db": level_db(view.sound[speech]),
+                "snr_db": snr_db(view.sound, speech),
+                "silence_share": silence_share(view.sound),
+            }
+        )
+
+
+def level_db(sound: Int16[np.ndarray, " samples"]) -> float:
+    """RMS level in dBFS, where a square wave of full scale has 0; at least that of one 16-bit step (-90.3).
+
+    NaN for no samples.
+    """
+    if len(sound) == 0:
+        return float("nan")
+    rms = float(np.sqrt(np.mean((sound.astype(np.float64) / 32768) ** 2)))
+    return max(QUIETEST_DB, 20 * float(np.log10(rms))) if rms > 0 else QUIETEST_DB
+
+
+def snr_db(sound: Int16[np.ndarray, " samples"], speech: Bool[np.ndarray, " samples"]) -> float:
+    """Level of the speech less level of the rest, in dB; NaN where either is under 0.1 s."""
+    if min(speech.sum(), (~speech).sum()) < SAMPLE_RATE // 10:
+        return float("nan")
+    return level_db(sound[speech]) - level_db(sound[~speech])
+
+
+def silence_share(sound: Int16[np.ndarray, " samples"]) -> float:
+    """Share of 10 ms blocks in which no sample is further from zero than one 16-bit step; NaN for no samples."""
+    if len(sound) == 0:
+        return float("nan")
+    starts = np.arange(0, len(sound), SAMPLE_RATE // 100)
+    loudest = np.maximum.reduceat(np.abs(sound.astype(np.int32)), starts)
+    return float((loudest <= 1).mean())
+
+
+def loudness_lufs(sound: Int16[np.ndarray, " samples"]) -> float:
+    """Integrated loudness of mono sound (ITU-R BS.1770-4): K-weighted, gated at -70 LUFS and then at 10 LU below the
+    mean of what is left; blocks of 0.4 s every 0.1 s.
+
+    NaN for sound under 0.4 s, or with no block above -70.
+    """
+    block, step = 4 * SAMPLE_RATE // 10, SAMPLE_RATE // 10
+    if len(sound) < block:
+        return float("nan")
+    energy = np.cumsum(np.concatenate([[0.0], scipy.signal.sosfilt(_k_weighting(), sound / 32768.0) ** 2]))
+    power = (energy[block:] - energy[:-block])[::step] / block
+    audible = power[power > 10 ** ((-70 + 0.691) / 10)]
+    if len(audible) == 0:
+        return float("nan")
+    return -0.691 + 10 * float(np.log10(audible[audible > audible.mean() / 10].mean()))
+
+
+@cache
+def _k_weighting() -> Float[np.ndarray, "2 6"]:
+    """BS.1770's shelf and high pass as second-order sections at 16 kHz.
+
+    The standard tabulates them for 48 kHz; frequency, gain and Q behind that table, as found by De Man (Evaluation of
+    implementations of the EBU R128 loudness measurement, AES 145, 2018).
+    """
+    shelf_hz, shelf_db, shelf_q = 1681.974450955533, 3.999843853973347, 0.7071752369554196
+    pass_hz, pass_q = 38.13547087602444, 0.5003270373238773
+    k, gain = np.tan(np.pi * shelf_hz / SAMPLE_RATE), 10 ** (shelf_db / 20)
+    mid = gain**0.4996667741545416
+    shelf = [
+        gain + mid * k / shelf_q + k * k, 2 * (k * k - gain), gain - mid * k / shelf_q + k * k,
+        1 + k / shelf_q + k * k, 2 * (k * k - 1), 1 - k / shelf_q + k * k,
+    ]  # fmt: skip
+    k = np.tan(np.pi * pass_hz / SAMPLE_RATE)
+    high_pass = [1.0, -2.0, 1.0, 1 + k / pass_q + k * k, 2 * (k * k - 1), 1 - k / pass_q + k * k]
+    return np.array([np.array(shelf) / shelf[3], [*high_pass[:3], *(v / high_pass[3] for v in high_pass[3:])]])
