@@ -1,5 +1,6 @@
 """Fixtures every test may ask for: where the real clips and the real model files are."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,3 +26,10 @@ def media() -> Path:
 def models() -> Path:
     """Folder of real model files."""
     return _shared("TALKFACE_TEST_MODELS", "models")
+
+
+def files_of(root: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
+    """Relative path to SHA-256 of every file below ``root``, hidden ones and those that start with ``but`` left out."""
+    found = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    names = {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
+    return {name: digest for name, digest in names.items() if not name.startswith(but or ("\0",))}

@@ -121,8 +121,8 @@ def refuse_to_lose(folder: Folder, names: Set[str], *, replace: bool) -> None:
     held = set(read_table(folder, "manifest/sources.parquet").column("name").to_pylist())
     if lost := sorted(held - names):
         raise ConfigError(
-            f"{folder.url} holds {len(lost)} sources that are not among the inputs ({lost[0]} ...). Name their folder too, "
-            "choose another --out, or say --replace to let them go."
+            f"{folder.url} holds {len(lost)} sources that are not among the inputs ({lost[0]} ...). Name their folder "
+            "too, choose another --out, or say --replace to let them go."
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+import datasets as hf
 import pyarrow as pa
 
 from talkface.datasets import schema
@@ -81,3 +82,36 @@ def decode(member: str, data: bytes) -> Any:
     if member == "json":
         return json.loads(data)
     return from_npy(data) if member.endswith(".npy") else data
+
+
+def hf_features(info: schema.DatasetInfo) -> hf.Features:
+    """Features for ``datasets.load_dataset("webdataset", ..., features=...)``.
+
+    Without them ``datasets`` guesses: it wants torchcodec for mp4 and flac, and breaks where a value is missing first.
+    """
+    columns = {schema.member_name(s.name): _hf_array(s.dtype, len(s.shape) + (s.clock != "clip")) for s in info.specs()}
+    media = {ext: hf.Value("binary") for ext in ("mp4", "flac")}
+    known = {"json": _hf_json(info), **media, **columns}
+    keys = {"__key__": hf.Value("string"), "__url__": hf.Value("string")}
+    return hf.Features({ext: known[ext] for ext in info.members()} | keys)
+
+
+def _hf_array(dtype: str, axes: int) -> Any:
+    feature: Any = hf.Value(dtype)
+    for _ in range(axes):
+        feature = hf.List(feature)
+    return feature
+
+
+def _hf_json(info: schema.DatasetInfo) -> dict[str, Any]:
+    text, whole, real = hf.Value("string"), hf.Value("int64"), hf.Value("float64")
+    return {
+        **dict.fromkeys(("key", "source", "source_sha256"), text),
+        **dict.fromkeys(("track", "shot", "start_ns", "end_ns", "frames", "crop_size"), whole),
+        **dict.fromkeys(("duration", "fps_avg", "av_offset_ms", "av_drift_ms"), real),
+        "is_vfr": hf.Value("bool"),
+        "labels": dict.fromkeys(("speaker", "emotion", "camera", "language", "licence"), text) | {"intensity": whole},
+        "crop": hf.List(hf.List(real)),
+        "scores": {s["name"]: real for s in info.scores},
+        "status": dict.fromkeys(info.annotators, text),
+    }

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets as hf
+import numpy as np
 import webdataset as wds
 
 from talkface.clip import FrameTable, Timeline
 from talkface.datasets import schema
-from talkface.datasets.reader import Dataset, Sample, decode
+from talkface.datasets.reader import Dataset, Sample, decode, hf_features
 from talkface.errors import DatasetError
-from talkface.store import sha256_of, tar_members
+from talkface.store import npy, sha256_of, tar_members
 
 KEY = re.compile(r"[a-z0-9_-]+")
 
@@ -162,15 +163,15 @@ def _read_webdataset(path: str, _: schema.DatasetInfo) -> Iterator[tuple[str, di
 
 
 def _read_datasets(path: str, info: schema.DatasetInfo) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Through ``datasets`` with raw bytes asked for, since its own decoders would change values (f16 becomes f32)."""
-    stream = hf.load_dataset(
-        "webdataset", data_files=[path], split="train", streaming=True, features=raw_features(info)
-    )
+    """Through ``datasets``; its lists and dicts are turned back into bytes, so that every bit is compared."""
+    dtypes = {schema.member_name(s.name): (s.dtype, s.shape, s.clock) for s in info.specs()}
+    stream = hf.load_dataset("webdataset", data_files=[path], split="train", streaming=True, features=hf_features(info))
     for sample in stream:
-        yield sample["__key__"], {k: v for k, v in sample.items() if not k.startswith("__")}
+        yield sample["__key__"], {ext: _as_bytes(sample[ext], dtypes.get(ext)) for ext in info.members()}
 
 
-def raw_features(info: schema.DatasetInfo) -> hf.Features:
-    """Features that make ``datasets`` hand every member over as bytes."""
-    fields = {ext: hf.Value("binary") for ext in info.members()}
-    return hf.Features(fields | {"__key__": hf.Value("string"), "__url__": hf.Value("string")})
+def _as_bytes(value: Any, array: tuple[str, tuple[int, ...], str] | None) -> bytes:
+    if array is None:
+        return schema.json_bytes(value) if isinstance(value, dict) else bytes(value)
+    dtype, shape, clock = array
+    return npy(np.asarray(value, dtype).reshape(shape if clock == "clip" else (-1, *shape)))

@@ -1,0 +1,77 @@
+"""Packs to shards: bytes, splits, thresholds, repair."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talkface.config import Build, Threshold
+from talkface.datasets.build import build, rebuild, refuse_to_lose, split_of
+from talkface.datasets.reader import Dataset
+from talkface.datasets.verify import verify
+from talkface.errors import ConfigError, DatasetError
+from talkface.store import Folder
+from tests.conftest import files_of
+from tests.datasets.conftest import make_plan
+
+
+def test_equal_packs_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = Folder(tmp_path / name)
+        build(folder, make_plan(folder))
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def test_a_threshold_rejects_with_value_and_can_be_changed_without_the_inputs(dataset: Dataset) -> None:
+    assert len(dataset) == 11
+    (row,) = dataset.table("rejects").to_pylist()
+    assert (row["stage"], row["reason"], row["key"]) == ("filter", "coverage_low", "s0-1")
+    assert (row["value"], row["threshold"]) == (0.2, 0.5)
+    build(dataset.folder, make_plan(dataset.folder, thresholds={"coverage": Threshold(min=0.1)}))
+    assert len(Dataset(dataset.folder.url)) == 12
+
+
+def test_speakers_are_never_split(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    build(folder, make_plan(folder, n_sources=40, val=0.3, test=0.3))
+    rows = Dataset(str(tmp_path)).clips.to_pylist()
+    splits = {r["speaker"]: {o["split"] for o in rows if o["speaker"] == r["speaker"]} for r in rows}
+    assert all(len(s) == 1 for s in splits.values())
+    assert {r["split"] for r in rows} == {"train", "val", "test"}
+
+
+@given(st.text(min_size=1), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_a_split_only_grows_with_its_share(identity: str, val: float, test: float) -> None:
+    smaller = split_of(identity, Build(val=val, test=test))
+    if smaller == "test":
+        assert split_of(identity, Build(val=val, test=min(test + 0.1, 0.9))) == "test"
+    assert split_of(identity, Build(val=0, test=0)) == "train"
+
+
+def test_a_build_stopped_in_the_middle_is_no_dataset_and_is_finished_by_the_next(dataset: Dataset) -> None:
+    before = files_of(Path(dataset.folder.url))
+    dataset.folder.remove("dataset.json")
+    with pytest.raises(DatasetError, match="ingest"):
+        Dataset(dataset.folder.url)
+    rebuild(dataset.folder)
+    assert files_of(Path(dataset.folder.url)) == before
+
+
+def test_rebuild_refuses_when_packs_are_gone_or_damaged(dataset: Dataset) -> None:
+    pack = Path(dataset.folder.url) / "packs" / "u3.tar"
+    data = pack.read_bytes()
+    pack.write_bytes(data[:700] + b"?" + data[701:])
+    with pytest.raises(DatasetError, match=r"u3\.tar: damaged"):
+        rebuild(dataset.folder)
+    pack.unlink()
+    with pytest.raises(DatasetError, match="ingest"):
+        rebuild(dataset.folder)
+    assert verify(dataset.folder.url) == []
+
+
+def test_sources_are_not_lost_by_accident(dataset: Dataset) -> None:
+    with pytest.raises(ConfigError, match="6 sources"):
+        refuse_to_lose(dataset.folder, {"other.mp4"}, replace=False)
+    refuse_to_lose(dataset.folder, {"other.mp4"}, replace=True)
+    refuse_to_lose(dataset.folder, {f"s{i}.mp4" for i in range(9)}, replace=False)
