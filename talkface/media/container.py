@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,10 +36,22 @@ _NETWORK_SECONDS = (30.0, 60.0)
 def open_media(uri: str) -> Iterator[InputContainer]:
     """Container of a local path, an http(s) url or any fsspec url, closed on leaving.
 
-    Raises MediaError with reason ``missing``, ``empty``, ``not_media`` or ``unreadable``.
+    Raises MediaError with reason ``missing``, ``empty``, ``not_media`` or ``unreadable``, also for what FFmpeg or the
+    file system raise in the block.
     """
-    with _reporting(uri), _opened(uri) as container:
-        yield container
+    with ExitStack() as opened:
+        try:
+            container = opened.enter_context(_opened(uri))
+        except (FileNotFoundError, av.error.HTTPNotFoundError) as error:
+            raise MediaError(f"{uri}: {_missing(uri)}. Check the path.", "missing") from error
+        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            raise _invalid(uri) from error
+        except (av.error.FFmpegError, OSError, ImportError, ValueError) as error:
+            raise _unreadable(uri, error) from error
+        try:
+            yield container
+        except (av.error.FFmpegError, OSError) as error:
+            raise _unreadable(uri, error) from error
 
 
 @contextmanager
@@ -52,8 +64,8 @@ def _opened(uri: str) -> Iterator[InputContainer]:
         if not file.read(1):
             raise MediaError(f"{uri}: the file is empty. Remove it from the input or copy it again.", "empty")
         file.seek(0)
-        local = isinstance(file, io.BufferedReader)
-        with _container(f"file:{local_path(uri)}" if local else file) as container:
+        path = local_path(uri)
+        with _container(file if path is None else f"file:{path}") as container:
             yield container
 
 
@@ -82,20 +94,9 @@ def _file(uri: str) -> Any:
     return io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
 
 
-@contextmanager
-def _reporting(uri: str) -> Iterator[None]:
-    """Turn what the operating system, a file system or FFmpeg raises into a MediaError of one line."""
-    try:
-        yield
-    except MediaError:
-        raise
-    except (FileNotFoundError, av.error.HTTPNotFoundError) as error:
-        raise MediaError(f"{uri}: {_missing(uri)}. Check the path.", "missing") from error
-    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
-        raise _invalid(uri) from error
-    except (av.error.FFmpegError, OSError, ImportError) as error:
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise MediaError(f"{uri}: cannot be read ({why}). Check permissions and storage.", "unreadable") from error
+def _unreadable(uri: str, error: Exception) -> MediaError:
+    why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    return MediaError(f"{uri}: cannot be read ({why}). Check permissions and storage.", "unreadable")
 
 
 def _missing(uri: str) -> str:
@@ -179,14 +180,13 @@ def clock_of(container: InputContainer, stream: Stream) -> Clock:
 def probe(uri: str, *, sound_only: bool = False) -> Probe:
     """Facts from a container's headers; nothing is decoded. Sizes are as displayed: rotation is applied.
 
-    ``rotation`` is how far, in degrees clockwise, the stored picture is turned for display. ``sound_only`` accepts a
-    file without a picture. Raises MediaError with reason ``missing``, ``empty``, ``not_media``, ``unreadable`` or
-    ``no_video``.
+    ``rotation`` is how far, in degrees clockwise, the stored picture is turned for display. ``sound_only`` looks at the
+    sound alone and accepts a file without a picture. Raises MediaError with reason ``missing``, ``empty``,
+    ``not_media``, ``unreadable`` or ``no_video``.
     """
     with open_media(uri) as container:
-        picture, sound = picture_stream(container), sound_stream(container)
-        if picture is None and not (sound_only and sound is not None):
-            raise MediaError(_no_video(uri, container), "no_video")
+        sound = sound_stream(container)
+        picture = None if sound_only and sound is not None else require_picture(uri, container)
         return _facts(container, picture, sound)
 
 
@@ -197,7 +197,7 @@ def _facts(container: InputContainer, picture: Stream | None, sound: Stream | No
         width, height = height, width
     return Probe(
         container=container.format.name,
-        duration=float(container.duration or 0) / av.time_base,
+        duration=_duration(container),
         video_codec=picture.codec_context.name if picture is not None else None,
         width=width,
         height=height,
@@ -209,14 +209,27 @@ def _facts(container: InputContainer, picture: Stream | None, sound: Stream | No
     )
 
 
-def _no_video(uri: str, container: InputContainer) -> str:
-    found = ", ".join(f"{s.type} {s.codec_context.name if s.codec_context else 'unknown'}" for s in container.streams)
-    return f"{uri}: no video stream (found: {found or 'nothing'}). Remove it from the input."
+def _duration(container: InputContainer) -> float:
+    """Seconds; where the header does not say (a recording that was cut off), the end of the last packet."""
+    if container.duration is not None:
+        return float(container.duration / av.time_base)
+    ends = ((p.pts + (p.duration or 0)) * p.time_base for p in container.demux() if p.pts is not None)
+    return max(0.0, float(max(ends, default=Fraction(0)) - zero_of(container)))
 
 
-def no_video(uri: str, container: InputContainer) -> MediaError:
-    """The error of a container that holds no moving picture."""
-    return MediaError(_no_video(uri, container), "no_video")
+def require_picture(uri: str, container: InputContainer) -> Stream:
+    """The container's picture stream; MediaError (``no_video`` or ``unreadable``) if there is none to decode."""
+    stream = picture_stream(container)
+    if stream is None:
+        found = ", ".join(f"{s.type} {_codec(s)}" for s in container.streams) or "nothing"
+        raise MediaError(f"{uri}: no video stream (found: {found}). Remove it from the input.", "no_video")
+    if stream.codec_context is None:
+        raise MediaError(f"{uri}: no decoder for its video codec. Convert it to H.264.", "unreadable")
+    return stream
+
+
+def _codec(stream: Stream) -> str:
+    return stream.codec_context.name if stream.codec_context is not None else "unknown"
 
 
 def _rotation(container: InputContainer, picture: Stream) -> int:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import av
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from talkface.media.container import clock_of
+from talkface.media.container import Clock
 from talkface.media.picture import ToRGB
 
 try:
@@ -46,7 +47,7 @@ class ClipFrames:
         """Presentation times as the file has them (microseconds in ns); ``pts.npy`` is exact."""
         with self._open() as container:
             stream = container.streams.video[0]
-            clock = clock_of(container, stream)
+            clock = _file_clock(stream)
             ticks = sorted(p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard)
         return np.array([clock.ns(t) for t in ticks], np.int64)
 
@@ -75,7 +76,7 @@ class ClipFrames:
         with self._open() as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            clock, to_rgb = clock_of(container, stream), ToRGB()
+            clock, to_rgb = _file_clock(stream), ToRGB()
             index_of = {int(t): i for i, t in enumerate(self.pts_ns)}
             container.seek(clock.ticks(int(self.pts_ns[min(wanted)])), stream=stream)
             for frame in container.decode(stream):
@@ -85,3 +86,8 @@ class ClipFrames:
                 if index >= max(wanted):
                     break
         return out
+
+
+def _file_clock(stream: Any) -> Clock:
+    """The clock of our own clips: 0 is where the writer's was, wherever the first frame starts."""
+    return Clock(stream.time_base, Fraction(0))

@@ -1,7 +1,7 @@
 """Decoding pictures in presentation order on the source clock."""
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
@@ -17,10 +17,10 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from talkface.clip import NS
-from talkface.media.container import Clock, clock_of, no_video, open_media, picture_stream, read_only
+from talkface.media.container import Clock, clock_of, open_media, read_only, require_picture
 
 _MARGINS_NS = (NS // 2, 5 * NS, 60 * NS)
-_UNSPECIFIED = 2
+"""How far before a start to seek, tried in turn: some containers seek by decoding time, or land late."""
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
              7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}  # fmt: skip
 """AVColorSpace to the matrix that swscale applies."""
@@ -72,35 +72,31 @@ class VideoReader:
         self._frames.close()
 
     def _read(self) -> Generator[Frame, None, None]:
-        with ExitStack() as opened:
-            container = opened.enter_context(open_media(self.uri))
-            stream = picture_stream(container)
-            if stream is None:
-                raise no_video(self.uri, container)
-            read_only(container, stream)
-            clock = clock_of(container, stream)
-            self.frame_duration_ns = _header_duration_ns(stream)
-            to_rgb = ToRGB()
-            for pts_ns, picture in self._in_time(self._from_start(container, stream, clock), clock):
+        to_rgb = ToRGB()
+        with closing(self._pictures()) as pictures:
+            for pts_ns, picture in pictures:
                 if self.end_ns is not None and pts_ns >= self.end_ns:
                     return
                 if pts_ns >= self.start_ns:
                     yield Frame(pts_ns, to_rgb(picture))
 
-    def _from_start(self, container: InputContainer, stream: Stream, clock: Clock) -> Iterator[VideoFrame]:
-        """Decoded frames from one that is not after ``start_ns``, or from the first there is."""
-        for margin in _MARGINS_NS:
-            if self.start_ns - margin <= 0 or not seek(container, stream, clock.ticks(self.start_ns - margin)):
-                break
-            frames = self._decode(container, stream)
-            first = next(frames, None)
-            if first is not None and first.pts is not None and clock.ns(first.pts) <= self.start_ns:
-                yield first
-                yield from frames
-                return
-        if self.start_ns > _MARGINS_NS[0]:
-            seek(container, stream, stream.start_time or 0)
-        yield from self._decode(container, stream)
+    def _pictures(self) -> Generator[tuple[int, VideoFrame], None, None]:
+        """Decoded frames with rising times, the first of them not after ``start_ns`` unless the source starts later."""
+        for margin_ns in [m for m in _MARGINS_NS if m < self.start_ns] + [None]:
+            with open_media(self.uri) as container:
+                stream = require_picture(self.uri, container)
+                read_only(container, stream)
+                clock = clock_of(container, stream)
+                if margin_ns is not None and not seek(container, stream, clock.ticks(self.start_ns - margin_ns)):
+                    continue
+                self.broken_packets = self.bad_timestamps = 0
+                self.frame_duration_ns = _header_duration_ns(stream)
+                pictures = self._in_time(self._decode(container, stream), clock)
+                first = next(pictures, None)
+                if first is not None and (margin_ns is None or first[0] <= self.start_ns):
+                    yield first
+                    yield from pictures
+                    return
 
     def _decode(self, container: InputContainer, stream: Stream) -> Iterator[VideoFrame]:
         for packet in packets(container, stream):

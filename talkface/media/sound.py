@@ -17,7 +17,16 @@ from av.stream import Stream
 from jaxtyping import Float, Int16, Int64
 
 from talkface.clip import NS
-from talkface.media.container import Clock, open_media, picture_stream, read_only, sound_stream, start_of, zero_of
+from talkface.media.container import (
+    Clock,
+    open_media,
+    picture_stream,
+    read_only,
+    require_picture,
+    sound_stream,
+    start_of,
+    zero_of,
+)
 from talkface.media.picture import packets, seek
 from talkface.vocab import SAMPLE_RATE
 
@@ -102,9 +111,9 @@ def read_sound(uri: str, start_ns: int, end_ns: int, *, clock_of: str | None = N
     Raises MediaError with reason ``missing``, ``empty``, ``not_media`` or ``unreadable``. A file without sound is no
     error: see ``Sound.present``.
     """
-    offset_ms = _start_offset_ms(uri, clock_of)
     with open_media(uri) as container:
         stream = sound_stream(container)
+        offset_ms = _offset_ms(container) if clock_of is None else _apart_offset_ms(clock_of)
         if stream is None:
             return Sound(
                 samples=np.zeros(n_samples(start_ns, end_ns), np.int16),
@@ -121,13 +130,16 @@ def read_sound(uri: str, start_ns: int, end_ns: int, *, clock_of: str | None = N
     return page.sound(offset_ms)
 
 
-def _start_offset_ms(uri: str, clock_of: str | None) -> float:
-    with open_media(clock_of or uri) as container:
-        picture, sound, zero = picture_stream(container), sound_stream(container), zero_of(container)
-        if picture is None or (sound is None and clock_of is None):
-            return float("nan")
-        starts = zero if clock_of is not None or sound is None else start_of(sound)
-        return float((starts - start_of(picture)) * 1000)
+def _offset_ms(container: InputContainer) -> float:
+    picture, sound = picture_stream(container), sound_stream(container)
+    if picture is None or sound is None:
+        return float("nan")
+    return float((start_of(sound) - start_of(picture)) * 1000)
+
+
+def _apart_offset_ms(picture_uri: str) -> float:
+    with open_media(picture_uri) as container:
+        return float((zero_of(container) - start_of(require_picture(picture_uri, container))) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +233,19 @@ class _Run:
         if not self.late_ns:
             return np.zeros(1), np.zeros(1)
         at, late = np.array(self.at_ns), np.array(self.late_ns)
-        second = (at // NS).astype(int)
-        seconds = np.unique(second)
-        return (
-            np.array([at[second == s].mean() for s in seconds]),
-            np.array([np.median(late[second == s]) for s in seconds]),
-        )
+        bins = np.arange(len(at)) * max(1, round(self.length_ns / NS)) // len(at)
+        middles = np.array([at[bins == b].mean() for b in range(bins[-1] + 1)])
+        medians = np.array([np.median(late[bins == b]) for b in range(bins[-1] + 1)])
+        return _to_ends(middles, medians, self.length_ns)
+
+
+def _to_ends(at: np.ndarray, late: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Knots from 0 to ``length``: the outer ones continue the first and the last slope."""
+    if len(at) < 2:
+        return np.array([0.0, length]), np.repeat(late, 2)
+    slopes = np.diff(late) / np.diff(at)
+    first, last = late[0] - slopes[0] * at[0], late[-1] + slopes[-1] * (length - at[-1])
+    return np.array([0.0, *at, length]), np.array([first, *late, last])
 
 
 def _runs(blocks: Iterator[_Block]) -> Iterator[_Run]:

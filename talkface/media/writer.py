@@ -35,9 +35,9 @@ class VideoWriter:
     """H.264 (yuv420p, BT.601, limited range, all tagged) in an mp4 whose index comes first; no B-frames, one thread.
 
     Frames keep their own timestamps, to the nearest microsecond: any rate, variable ones, and a first frame after 0
-    (an empty edit). The last frame lasts as long as the one before it. A key frame comes at least every
-    ``keyframe_seconds``. ``sound`` (16 kHz mono, its first sample at time 0) is added as AAC. The same calls give the
-    same bytes with the same libraries: no dates, no names of libraries but x264's own.
+    (an empty edit). The last frame lasts as long as the one before it. The first frame at least ``keyframe_seconds``
+    after a key frame is the next one. ``sound`` (16 kHz mono, its first sample at time 0) is added as AAC. The same
+    calls give the same bytes with the same libraries: no dates, no names of libraries but x264's own.
 
     ``file`` is a path, or a binary file open for writing and seeking. Sizes must be even. The file is complete after
     ``close`` or at the end of the ``with`` block; after an exception in the block it is worthless.
