@@ -221,7 +221,7 @@ def models_list(models: ModelsDir = None) -> None:
     """
     for row in weights.Models(models, offline=True).status():
         where = row.path or f"not here: toolkit models pull {row.weight.name}"
-        state = "" if row.intact or not row.path else "  DAMAGED"
+        state = "" if row.ok or not row.path else "  DAMAGED"
         console.print(
             f"{row.weight.name}  {row.weight.size / 1e6:.1f} MB  {row.weight.licence}  {where}{state}",
             markup=False,
@@ -256,7 +256,7 @@ def models_verify(models: ModelsDir = None) -> None:
 
     Example: `toolkit models verify`
     """
-    wrong = [r for r in weights.Models(models, offline=True).status() if r.path and not r.intact]
+    wrong = [r for r in weights.Models(models, offline=True).status() if r.path and not r.ok]
     for row in wrong:
         errors.print(
             f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False

@@ -1,8 +1,8 @@
 """The nouns: Source, Reject, Timeline, Clip, ColumnSpec, ScoreSpec, FrameTable. Frozen, self-checking."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -75,18 +75,22 @@ class Reject:
 
     ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``build``), ``reason`` a short code in
     snake case, ``message`` the sentence for people. Times are ns on the source's clock, ``None`` for the whole source.
-    ``value`` and ``threshold`` are set where a score decided, ``key`` where the clip already had one.
+    ``source`` is the source's name, or its uri where it never got one. ``value`` and ``threshold`` are set where a score decided, ``key`` where the clip already had one.
     """
 
     stage: str
     reason: str
-    uri: str
+    source: str
     message: str = ""
     start_ns: int | None = None
     end_ns: int | None = None
     value: float | None = None
     threshold: float | None = None
     key: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """As a row of rejects.parquet."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _codecs() -> Iterator[Finding]:
 
 def _models(models: Models) -> Iterator[Finding]:
     for row in models.status():
-        level: Literal["ok", "note", "bad"] = "ok" if row.path and row.intact else "bad" if row.path else "note"
+        level: Literal["ok", "note", "bad"] = "ok" if row.path and row.ok else "bad" if row.path else "note"
         where = row.path or "not here: toolkit models pull " + row.weight.name
         yield Finding(level, f"model {row.weight.name}", f"{where} ({row.weight.licence})")
 

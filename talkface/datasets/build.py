@@ -279,7 +279,7 @@ def sample_json(clip: Candidate) -> dict[str, Any]:
     record, source = clip.record, clip.source
     return {
         **{k: record[k] for k in ("key", "track", "shot", "start_ns", "end_ns", "frames", "is_vfr", "crop_size")},
-        **{k: float(record[k]) for k in ("duration", "fps_avg", "av_offset_ms", "av_drift_ms")},
+        **{k: _number(record[k]) for k in ("duration", "fps_avg", "av_offset_ms", "av_drift_ms")},
         "source": source["name"],
         "source_sha256": source["sha256"],
         "labels": {
@@ -287,9 +287,13 @@ def sample_json(clip: Candidate) -> dict[str, Any]:
             "intensity": source["intensity"] or 0,
         },
         "crop": [[float(v) for v in row] for row in record["crop"]],
-        "scores": {k: float("nan") if v is None else float(v) for k, v in record["scores"].items()},
+        "scores": {k: _number(v) for k, v in record["scores"].items()},
         "status": dict(record["status"]),
     }
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _clip_rows(

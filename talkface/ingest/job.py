@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 import talkface
-from talkface.annotate.base import Annotator, annotator_class, in_order
+from talkface.annotate.base import Annotator
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
-from talkface.config import Ingest, Pack, parse
-from talkface.errors import ConfigError, RunError
+from talkface.config import Ingest, Pack
+from talkface.errors import RunError
 from talkface.ingest.faces import DETECTORS
-from talkface.ingest.pipeline import PACK_VERSION, Settings, Unit, UnitReport, process
+from talkface.ingest.pipeline import PACK_VERSION, Settings, Unit, UnitReport, make_annotators, process
 from talkface.ingest.scan import ScanResult
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, read_pack_index
@@ -98,12 +98,12 @@ def ingest(
             done.add(outcome.unit.name)
         else:
             rejects.append(reject)
-            failures.append(f"{reject.uri}: {reject.message}")
+            failures.append(f"{reject.source}: {reject.message}")
         observe(progress)
     return IngestResult(
         sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),
         packs=tuple(u.name for u in units if u.name in done),
-        rejects=tuple(reject_row(r) for r in rejects),
+        rejects=tuple(r.row() for r in rejects),
         columns=tuple(c for a in annotators for c in a.columns if c.stored),
         scores=tuple(s for a in annotators for s in a.scores),
         info=describe(scanned, config, annotators, models),
@@ -126,22 +126,8 @@ def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject |
     text = "the process decoding it died" if outcome.worker_died else f"{type(outcome.error).__name__}: {outcome.error}"
     unit = outcome.unit
     return Reject(
-        stage="run", reason=reason, uri=unit.source.name, message=text, start_ns=unit.start_ns, end_ns=unit.end_ns
+        stage="run", reason=reason, source=unit.source.name, message=text, start_ns=unit.start_ns, end_ns=unit.end_ns
     )
-
-
-def make_annotators(pack: Pack) -> list[Annotator]:
-    """The configured annotators, in working order, not yet opened.
-
-    Raises ConfigError for an unknown name or setting.
-    """
-    if unknown := set(pack.annotate) - set(pack.annotators):
-        raise ConfigError(f"settings for {', '.join(sorted(unknown))}, which is not among the annotators.")
-    made = []
-    for name in in_order(pack.annotators):
-        cls = annotator_class(name)
-        made.append(cls(parse(cls.Config, pack.annotate.get(name, {}), where=f"annotate.{name}")))
-    return made
 
 
 def units_of(source: Source, unit_seconds: float, fingerprint: str) -> list[Unit]:
@@ -227,9 +213,3 @@ def source_row(source: Source, licence: str) -> dict[str, Any]:
     labels, probe = row.pop("labels"), row.pop("probe") or {}
     row["licence"] = licence if source.licence == "unknown" else source.licence
     return row | labels | probe
-
-
-def reject_row(reject: Reject) -> dict[str, Any]:
-    """A reject as a row of rejects.parquet."""
-    row = dataclasses.asdict(reject)
-    return row | {"source": row.pop("uri")}

@@ -10,8 +10,8 @@ from typing import Any
 
 from talkface.clip import NS, Source
 from talkface.config import Ingest
-from talkface.ingest.job import make_annotators, settings_fingerprint, units_of
-from talkface.ingest.pipeline import Settings, process
+from talkface.ingest.job import settings_fingerprint, units_of
+from talkface.ingest.pipeline import Settings, make_annotators, process
 from talkface.ingest.scan import ScanResult
 from talkface.store import Folder, read_pack_index
 from talkface.weights import Models
