@@ -1,0 +1,304 @@
+"""One work unit from file to pack: the one place that orders the stages."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+
+from talkface.annotate.base import Annotator, ClipView, FaceView, Result, Rows, annotator_class, in_order
+from talkface.annotate.landmarks import FaceMesh
+from talkface.annotate.voice import Voice
+from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
+from talkface.config import Pack, Video, parse
+from talkface.errors import SourceError
+from talkface.ingest.cut import CutClip, Cutter
+from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
+from talkface.ingest.shots import ShotCutter
+from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
+from talkface.store import Folder, npy, write_pack
+from talkface.weights import Models
+
+PACK_VERSION: Final = 1
+"""Part of every pack's name: raise it when the same configuration gives other bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A span of a source that one worker turns into one pack. ``end_ns`` None is the end of the source."""
+
+    name: str
+    source: Source
+    start_ns: int
+    end_ns: int | None
+
+    @property
+    def seconds(self) -> float:
+        """Length by the container's headers."""
+        duration = self.source.probe.duration if self.source.probe else 0.0
+        return max(0.0, (duration if self.end_ns is None else self.end_ns / NS) - self.start_ns / NS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is the same for all units of a run."""
+
+    pack: Pack
+    packs_url: str
+    models: Models
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitReport:
+    """What a unit cost: CPU seconds by stage, and frames decoded."""
+
+    cpu: Counter[str]
+    frames: int
+    clips: int
+
+
+@dataclass
+class Stopwatch:
+    """CPU seconds of this process by stage."""
+
+    cpu: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.process_time()
+        try:
+            yield
+        finally:
+            self.cpu[stage] += time.process_time() - started
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker opens once: models and annotators, none of which remembers a clip."""
+
+    detector: Detector
+    mesh: FaceMesh
+    voice: Voice
+    annotators: tuple[Annotator, ...]
+
+
+@lru_cache(maxsize=1)
+def _tools(pack_json: str, models: Models) -> Tools:
+    pack = Pack.model_validate_json(pack_json)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    weight, path = models.choose(FaceMesh.weights)
+    annotators = make_annotators(pack)
+    for annotator in annotators:
+        annotator.open(models)
+    detector_weight, detector_path = models.choose(DETECTORS)
+    return Tools(
+        Detector(detector_weight.name, detector_path, pack.faces),
+        FaceMesh(path if weight.name == "face_landmarker" else None),
+        Voice(),
+        annotators,
+    )
+
+
+def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
+    """The configured annotators, each after what it needs, not yet opened.
+
+    Raises ConfigError for an unknown name or setting.
+    """
+    made = []
+    for name in in_order(pack.annotators):
+        cls = annotator_class(name)
+        made.append(cls(parse(cls.Config, pack.annotate.get(name, {}), where=f"annotate.{name}")))
+    return tuple(made)
+
+
+def process(settings: Settings, unit: Unit) -> UnitReport:
+    """Turn a unit into a finished pack. A source that cannot be decoded ends as a reject inside its pack.
+
+    Raises RunError when the disk is full.
+    """
+    tools = _tools(settings.pack.model_dump_json(), settings.models)
+    work = _UnitWork(settings.pack, unit, tools)
+    about: dict[str, Any] = {"source": unit.source.name, "clips": [], "rejects": []}
+    with write_pack(Folder(settings.packs_url), unit.name, about) as pack:
+        for record, members in work.samples():
+            about["clips"].append(record)
+            pack.add(record["key"], members)
+        about["rejects"] = [r.row() for r in work.rejects]
+    return UnitReport(cpu=work.clock.cpu, frames=work.frames, clips=len(about["clips"]))
+
+
+class _UnitWork:
+    """The stages of one unit, and what they count."""
+
+    def __init__(self, pack: Pack, unit: Unit, tools: Tools) -> None:
+        self.pack, self.unit, self.tools = pack, unit, tools
+        self.clock = Stopwatch()
+        self.rejects: list[Reject] = []
+        self.frames = 0
+
+    def samples(self) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+        """Record and members of each clip, in the order in which clips close."""
+        try:
+            sound = self._sound()
+            for cut in self._cuts(sound):
+                yield self._sample(cut, sound)
+        except SourceError as error:
+            self._reject("decode", error.reason, str(error))
+        if not self.frames and not self.rejects:
+            self._reject("decode", "no_frames", "no frame could be decoded in this span")
+
+    def _reject(self, stage: str, reason: str, message: str) -> None:
+        unit = self.unit
+        self.rejects.append(
+            Reject(
+                stage=stage,
+                reason=reason,
+                source=unit.source.name,
+                message=message,
+                start_ns=unit.start_ns,
+                end_ns=unit.end_ns,
+            )
+        )
+
+    def _sound(self) -> Sound:
+        source, unit = self.unit.source, self.unit
+        end_ns = unit.end_ns if unit.end_ns is not None else unit.start_ns + round((unit.seconds + 1) * NS)
+        with self.clock("sound"):
+            if source.audio_uri is not None:
+                return read_sound(source.audio_uri, unit.start_ns, end_ns, clock_of=source.uri)
+            return read_sound(source.uri, unit.start_ns, end_ns)
+
+    def _cuts(self, sound: Sound) -> Iterator[CutClip]:
+        """Decode, find shots, follow faces, annotate frames, and hand over each clip as it closes."""
+        with self.clock("voice"):
+            pauses = [(a + sound.start_ns, b + sound.start_ns) for a, b in self.tools.voice.pauses(sound.samples)]
+        shots = ShotCutter(self.pack.shots)
+        tracker = Tracker(self.tools.detector, self.tools.mesh, self.pack.faces, self.clock)
+        cutter = Cutter(self.pack, pauses, source=self.unit.source.name)
+        with VideoReader(self.unit.source.uri, start_ns=self.unit.start_ns, end_ns=self.unit.end_ns) as reader:
+            for frame in self._decoded(reader):
+                with self.clock("shots"):
+                    new_shot = shots.push(frame.rgb, frame.pts_ns)
+                faces = tracker.push(frame.rgb, frame.pts_ns, new_shot)
+                with self.clock("annotate"):
+                    rows = [self._rows(frame, face, len(faces)) for face in faces]
+                with self.clock("crop"):
+                    closed = cutter.push(frame, faces, rows, new_shot)
+                yield from closed
+            yield from cutter.close(reader.frame_duration_ns)
+        self.rejects += cutter.rejects
+
+    def _decoded(self, reader: VideoReader) -> Iterator[Frame]:
+        frames = iter(reader)
+        while True:
+            with self.clock("decode"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            self.frames += 1
+            yield frame
+
+    def _rows(self, frame: Frame, face: Face, n_faces: int) -> Rows:
+        rows: dict[str, np.ndarray] = {}
+        for annotator in self.tools.annotators:
+            if hasattr(annotator, "frame"):
+                view = FaceView(frame.rgb, frame.pts_ns, face.box, face.mesh, face.shapes, rows, n_faces)
+                rows |= annotator.frame(view)
+        return rows
+
+    def _sample(self, cut: CutClip, sound: Sound) -> tuple[dict[str, Any], dict[str, bytes]]:
+        part = sound.between(cut.start_ns, cut.end_ns)
+        clip = Clip(
+            key=f"{self.unit.name}-{cut.start_ns // 1_000_000:08d}-{cut.track:02d}",
+            source=self.unit.source,
+            start_ns=cut.start_ns,
+            end_ns=cut.end_ns,
+            track=cut.track,
+            shot=cut.shot,
+            crop=cut.crop,
+            crop_size=self.pack.video.size,
+        )
+        timeline = Timeline(cut.pts_ns - cut.start_ns)
+        with self.clock("annotate"):
+            table, columns, scores = self._annotate(clip, timeline, cut.rows, part)
+        members = {"flac": encode_flac(part.samples), "pts.npy": npy(timeline.pts_ns), "valid.npy": npy(table.valid())}
+        members |= {f"{name}.npy": npy(value) for name, value in columns.items()}
+        if self.pack.keep_video:
+            members["mp4"] = self._encode(cut, timeline)
+        return self._record(clip, timeline, part, scores), members
+
+    def _annotate(
+        self, clip: Clip, timeline: Timeline, rows: Sequence[Rows], sound: Sound
+    ) -> tuple[FrameTable, dict[str, np.ndarray], dict[str, float]]:
+        """All frame columns, the columns to store, and the scores of a closed clip."""
+        specs = [spec for annotator in self.tools.annotators for spec in annotator.columns]
+        framed = {s.name: _stack(s, rows) for s in specs if s.clock == "frame"}
+        others: dict[str, np.ndarray] = {}
+        scores: dict[str, float] = {}
+        for annotator in self.tools.annotators:
+            if not hasattr(annotator, "clip"):
+                continue
+            result: Result = annotator.clip(ClipView(clip, FrameTable(timeline, framed), sound.samples, sound.present))
+            for spec in annotator.columns:
+                if spec.name in result.columns:
+                    (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]
+            scores |= result.scores
+        columns = framed | others
+        for spec in specs:
+            spec.check(columns[spec.name], frames=len(timeline))
+        stored = {spec.name: columns[spec.name] for spec in specs if spec.stored}
+        return FrameTable(timeline, {n: c for n, c in framed.items() if n in stored}), stored, scores
+
+    def _encode(self, cut: CutClip, timeline: Timeline) -> bytes:
+        video: Video = self.pack.video
+        buffer = BytesIO()
+        writer = VideoWriter(
+            buffer, video.size, video.size, crf=video.crf, preset=video.preset, keyframe_seconds=video.keyframe_seconds
+        )
+        with writer:
+            for crop, pts_ns in zip(cut.crops(), timeline.pts_ns, strict=True):
+                with self.clock("encode"):
+                    writer.write(crop, int(pts_ns))
+        return buffer.getvalue()
+
+    def _record(self, clip: Clip, timeline: Timeline, sound: Sound, scores: Mapping[str, float]) -> dict[str, Any]:
+        """A clip's facts for the manifests and its ``json`` member. A score without a value is None."""
+        return {
+            "key": clip.key,
+            "track": clip.track,
+            "shot": clip.shot,
+            "start_ns": clip.start_ns,
+            "end_ns": clip.end_ns,
+            "duration": (clip.end_ns - clip.start_ns) / NS,
+            "frames": len(timeline),
+            "fps_avg": timeline.fps,
+            "is_vfr": timeline.is_variable,
+            "av_offset_ms": _known(sound.start_offset_ms),
+            "av_drift_ms": sound.drift_ms,
+            "crop": clip.crop.tolist(),
+            "crop_size": clip.crop_size,
+            "scores": {name: _known(value) for name, value in scores.items()},
+            "status": {annotator.name: "ok" for annotator in self.tools.annotators},
+        }
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON: None stands for NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _stack(spec: ColumnSpec, rows: Sequence[Rows]) -> np.ndarray:
+    """One column from its rows; a row that is missing is NaN."""
+    column = np.full((len(rows), *spec.shape), np.nan, spec.dtype)
+    for i, row in enumerate(rows):
+        if spec.name in row:
+            column[i] = row[spec.name]
+    return column
