@@ -109,21 +109,33 @@ def fit_head(
     size: tuple[int, int],
     vertical_fov_degrees: float = VERTICAL_FOV_DEGREES,
 ) -> tuple[Float[np.ndarray, "frames 3 3"], Float[np.ndarray, "frames 3"]]:
-    """Rotation head to camera and translation (cm) of each mesh (pixels of a frame of ``size`` width, height).
+    """Rotation head to camera and translation (cm) of each mesh (pixels of a frame of ``size`` width, height)."""
+    _, rotation, translation = fit_face(meshes, *reference_face(), size=size, vertical_fov_degrees=vertical_fov_degrees)
+    return rotation, translation
+
+
+def fit_face(
+    meshes: Float[np.ndarray, "frames 478 3"],
+    points: Float[np.ndarray, "478 3"],
+    weights: Float[np.ndarray, " 478"],
+    *,
+    size: tuple[int, int],
+    vertical_fov_degrees: float = VERTICAL_FOV_DEGREES,
+) -> tuple[Float[np.ndarray, "frames 478 3"], Float[np.ndarray, "frames 3 3"], Float[np.ndarray, "frames 3"]]:
+    """Each mesh in camera space (cm), and rotation and translation that bring the face ``points`` there.
 
     A mesh's depth is relative to the face. Each round puts the face where its size says, undoes the perspective
-    there, and fits the reference face, whose scale corrects the distance.
+    there, and fits ``points``, whose scale corrects the distance.
     """
-    reference, weights = reference_face()
+    used = weights > 0
     focal = size[1] / 2 / np.tan(np.radians(vertical_fov_degrees) / 2)
-    meshes = meshes[:, weights > 0].astype(np.float64)
-    points, weights = reference[weights > 0], weights[weights > 0]
-    distance = focal * _spread(points) / _spread(meshes)
+    meshes = meshes.astype(np.float64)
+    distance = focal * _spread(points[used]) / _spread(meshes[:, used])
     for _ in range(ROUNDS):
-        camera = _unproject(meshes, size, focal, distance)
-        scale, rotation, translation = procrustes(points, camera, weights)
+        camera = _unproject(meshes[:, used], size, focal, distance)
+        scale, rotation, translation = procrustes(points[used], camera, weights[used])
         distance = distance / scale
-    return rotation, translation / scale[:, None]
+    return _unproject(meshes, size, focal, distance), rotation, translation / scale[:, None]
 
 
 def procrustes(
