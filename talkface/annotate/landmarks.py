@@ -1,0 +1,218 @@
+"""MediaPipe's 478-point face mesh, and the 68 iBUG points by mapping. The one user of MediaPipe's landmarkers.
+
+The mesh is found in a square region of the picture by a model without memory: a frame's points depend on that frame
+and region alone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from talkface.annotate._mesh import IBUG68
+from talkface.annotate.base import AnnotatorConfig, FaceView, Rows
+from talkface.clip import ColumnSpec
+from talkface.errors import WeightsError
+from talkface.vocab import ARKIT
+from talkface.weights import Models
+
+WEIGHTS: Final = ("face_landmarker", "mediapipe_facemesh")
+"""What ``FaceMesh`` can use, the better first."""
+
+MAX_SIDE: Final = 384
+"""Larger regions are scaled down to this side: the model looks at 256 pixels, a little more than the face."""
+
+
+class Config(AnnotatorConfig):
+    """Nothing to set: the tracker finds the mesh."""
+
+
+class Annotator:
+    """The mesh that the tracker followed, and 68 of its points."""
+
+    name = "landmarks"
+    version = 1
+    columns = (
+        ColumnSpec(
+            name="lm",
+            dtype="float32",
+            shape=(478, 3),
+            unit="px",
+            clock="frame",
+            description="MediaPipe's face mesh in source pixels; z in the same scale, smaller is nearer, 0 mid-head",
+        ),
+        ColumnSpec(
+            name="lm68",
+            dtype="float32",
+            shape=(68, 2),
+            unit="px",
+            clock="frame",
+            description="68 points in iBUG's order in source pixels, picked from the mesh (the jaw is the mesh's own)",
+        ),
+    )
+    scores = ()
+    needs = ()
+    weights = (WEIGHTS,)
+    licence = "Apache-2.0"
+    Config = Config
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def open(self, models: Models) -> None:
+        """Nothing to load: the tracker runs the model."""
+
+    def frame(self, view: FaceView) -> Rows:
+        """``lm`` and ``lm68`` of a face with a mesh."""
+        if view.mesh is None:
+            return {}
+        return {"lm": view.mesh, "lm68": ibug68(view.mesh)}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """One face: 478 points in source pixels (z in the same scale), and blendshapes where the model has them.
+
+    ``shapes`` has Apple's order (``vocab.ARKIT``), 0..1, NaN for tongueOut, which the model does not know.
+    """
+
+    points: Float[np.ndarray, "478 3"]
+    shapes: Float[np.ndarray, " 52"] | None = None
+
+    @property
+    def box(self) -> Float[np.ndarray, " 4"]:
+        """Tight box x0 y0 x1 y1 in source pixels."""
+        return mesh_box(self.points)
+
+
+class FaceMesh:
+    """Finds the mesh of the one face in a region of a picture.
+
+    ``task`` is ``face_landmarker.task``: mesh and blendshapes. None takes the mesh that mediapipe 0.10.21 carries in
+    its wheel, which has no blendshapes; raises WeightsError with a mediapipe that carries none.
+    """
+
+    weights = WEIGHTS
+
+    def __init__(self, task: Path | None) -> None:
+        self._warm = False
+        with _quiet():
+            self._find = _solutions() if task is None else _tasks(task)
+
+    def detect(self, pixels: UInt8[np.ndarray, "height width 3"], roi: Float[np.ndarray, " 4"]) -> Mesh | None:
+        """The face in the square ``roi`` (x0 y0 x1 y1 in pixels, may reach outside: black) of an RGB picture."""
+        origin, side = _square(roi)
+        with nullcontext() if self._warm else _quiet():
+            found = self._find(_shrink(cut_square(pixels, origin, side)))
+        if found is None:
+            return None
+        self._warm = True
+        points, shapes = found
+        points *= side
+        points[:, :2] += origin
+        return Mesh(points, shapes)
+
+
+Found = tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, " 52"] | None]
+"""Points in sides of the region, and blendshapes."""
+Find = Callable[[UInt8[np.ndarray, "side side 3"]], Found | None]
+
+
+def mesh_box(points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, " 4"]:
+    """Tight box x0 y0 x1 y1 around a mesh."""
+    xy = points[:, :2]
+    return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+
+
+def ibug68(points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, "68 2"]:
+    """The 68 points of the mesh that lie where iBUG's annotators put theirs."""
+    return points[IBUG68, :2]
+
+
+def cut_square(
+    pixels: UInt8[np.ndarray, "height width 3"], origin: tuple[int, int], side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    """The square at ``origin`` (x, y); black outside the picture."""
+    height, width = pixels.shape[:2]
+    x0, y0 = origin
+    left, top = max(-x0, 0), max(-y0, 0)
+    right, bottom = max(x0 + side - width, 0), max(y0 + side - height, 0)
+    inside = pixels[y0 + top : y0 + side - bottom, x0 + left : x0 + side - right]
+    if not (left or top or right or bottom):
+        return inside
+    return np.asarray(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT))
+
+
+def _square(roi: Float[np.ndarray, " 4"]) -> tuple[tuple[int, int], int]:
+    side = max(round(float(roi[2] - roi[0])), 2)
+    return (round(float(roi[0])), round(float(roi[1]))), side
+
+
+def _shrink(region: UInt8[np.ndarray, "side side 3"]) -> UInt8[np.ndarray, "small small 3"]:
+    if len(region) > MAX_SIDE:
+        return np.asarray(cv2.resize(region, (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA))
+    return np.ascontiguousarray(region)
+
+
+def _tasks(task: Path) -> Find:
+    """The Tasks API: mesh and blendshapes, one picture at a time."""
+    import mediapipe as mp  # noqa: PLC0415 (0.8 s that no command should wait for)
+
+    vision, blendshape_at = mp.tasks.vision, {name: i for i, name in enumerate(ARKIT)}
+    options = vision.FaceLandmarkerOptions(
+        base_options=mp.tasks.BaseOptions(model_asset_path=str(task)), output_face_blendshapes=True
+    )
+    landmarker = vision.FaceLandmarker.create_from_options(options)
+
+    def find(region: np.ndarray) -> Found | None:
+        result = landmarker.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=region))
+        if not result.face_landmarks:
+            return None
+        shapes = np.full(len(ARKIT), np.nan, np.float32)
+        for category in result.face_blendshapes[0]:
+            if category.category_name in blendshape_at:
+                shapes[blendshape_at[category.category_name]] = category.score
+        return _xyz(result.face_landmarks[0]), shapes
+
+    return find
+
+
+def _solutions() -> Find:
+    """The Solutions API of mediapipe 0.10.21, whose models lie in its wheel: the mesh alone."""
+    import mediapipe as mp  # noqa: PLC0415 (0.8 s that no command should wait for)
+
+    if not hasattr(mp, "solutions"):
+        raise WeightsError(
+            f"mediapipe {mp.__version__} carries no face mesh. "
+            "Run `toolkit models pull face_landmarker`, or install mediapipe==0.10.21."
+        )
+    mesh = mp.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True)
+
+    def find(region: np.ndarray) -> Found | None:
+        faces = mesh.process(region).multi_face_landmarks
+        return (_xyz(faces[0].landmark), None) if faces else None
+
+    return find
+
+
+def _xyz(landmarks: Any) -> Float[np.ndarray, "478 3"]:
+    return np.array([(p.x, p.y, p.z) for p in landmarks], np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MediaPipe's C++ messages from standard error; no setting does. They come up to the first face found."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
