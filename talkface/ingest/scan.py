@@ -1,0 +1,225 @@
+"""Inputs to sources: find files, probe them without decoding, hash their content, read labels from list and layout."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Literal
+
+from talkface.clip import Labels, Probe, Reject, Source
+from talkface.errors import ConfigError, MediaError, SourceError
+from talkface.ingest.inputs import Found, Input, exists, expand, open_binary
+from talkface.ingest.layouts.base import (
+    AUTO,
+    EMOTION_WORDS,
+    PLAIN,
+    Layout,
+    emotion_of,
+    layout_class,
+    layout_names,
+    load,
+)
+from talkface.media import probe
+from talkface.vocab import EMOTIONS, INTENSITIES
+
+CHUNK = 1 << 20
+THREADS = 4
+"""Files probed and hashed at once: they wait for the disk, and both leave Python's lock."""
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """Usable sources and rejects, in the order of the inputs and, within each, of names.
+
+    ``layout`` is what was used, with a comma between where inputs differ. ``ignored`` counts files in folders that are
+    no videos by their ending, sound files among them.
+    """
+
+    sources: tuple[Source, ...]
+    rejects: tuple[Reject, ...]
+    layout: str
+    ignored: int = 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    found: Found
+    layout: Layout
+    labels: Labels | None
+
+
+def scan(
+    inputs: Sequence[str],
+    layout: str = AUTO,
+    *,
+    duplicates: Literal["reject", "keep"] = "reject",
+    threads: int = THREADS,
+) -> ScanResult:
+    """Find, probe, hash and label the sources of ``inputs``: folders, globs, files and lists, as paths or fsspec urls.
+
+    What cannot be used becomes a reject of stage ``scan`` with reason ``missing``, ``empty``, ``not_media``,
+    ``no_video``, ``unreadable`` or ``duplicate``. A list's labels come before the layout's. Files are opened for
+    reading only.
+
+    Raises ConfigError for an unknown layout or a list that cannot be used, SourceError if there is nothing at all.
+    """
+    if layout != AUTO:
+        layout_class(layout)
+    groups = _unique_names(expand(inputs))
+    layouts = [_layout_of(group, layout) for group in groups]
+    jobs = [_job(f, used) for group, used in zip(groups, layouts, strict=True) for f in group.found]
+    rejects = [r for group in groups for r in group.rejects]
+    ignored = sum(group.ignored for group in groups)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        examined = list(pool.map(_examine, jobs))
+    sources = [x for x in examined if isinstance(x, Source)]
+    rejects += [x for x in examined if isinstance(x, Reject)]
+    if duplicates == "reject":
+        sources, doubles = _without_duplicates(sources)
+        rejects += doubles
+    if not sources and all(r.reason == "missing" for r in rejects):
+        raise SourceError(_nothing(inputs, rejects, ignored), "missing")
+    names = dict.fromkeys(used.name for used, group in zip(layouts, groups, strict=True) if group.found)
+    return ScanResult(tuple(sources), tuple(rejects), ", ".join(names) or layout, ignored)
+
+
+def _nothing(inputs: Sequence[str], rejects: Sequence[Reject], ignored: int) -> str:
+    if rejects:
+        return rejects[0].message
+    return f"{', '.join(inputs)}: no videos found ({ignored} other files). Name a folder, a file, a pattern or a list."
+
+
+def _unique_names(groups: Sequence[Input]) -> list[Input]:
+    """Drop files that an earlier input named already; names taken by an earlier input get the folder's in front."""
+    uris: set[str] = set()
+    names: set[str] = set()
+    result = []
+    for group in groups:
+        new = list({f.uri: f for f in group.found if f.uri not in uris}.values())
+        prefix = _free_prefix(PurePosixPath(group.root).name or "input", new, names)
+        found = [replace(f, name=prefix + f.name) for f in new]
+        uris |= {f.uri for f in found}
+        names |= {f.name for f in found}
+        rejects = [replace(r, source=prefix + r.source) for r in group.rejects]
+        result.append(replace(group, found=found, rejects=rejects))
+    return result
+
+
+def _free_prefix(folder: str, found: Sequence[Found], taken: set[str]) -> str:
+    prefix, number = "", 1
+    while any(prefix + f.name in taken for f in found):
+        prefix = f"{folder}/" if number == 1 else f"{folder}-{number}/"
+        number += 1
+    return prefix
+
+
+def _layout_of(group: Input, layout: str) -> Layout:
+    places = (group.root, group.root.rpartition("/")[0])
+    sides = {}
+    for name in {layout_class(n).side_file for n in (layout_names() if layout == AUTO else (layout,))} - {""}:
+        place = next((p for p in places if exists(f"{p}/{name}")), None)
+        if place is not None:
+            with open_binary(f"{place}/{name}") as file:
+                sides[name] = file.read()
+    return load(layout, [f.uri for f in group.found], sides)
+
+
+def _job(found: Found, layout: Layout) -> _Job:
+    """Settle the labels, before anything is opened: a mistake in a list stops the run at once."""
+    labels = layout.labels(found.uri.partition("::")[0])
+    if labels is None:
+        layout = layout_class(PLAIN)()
+    return _Job(found, layout, _from_row(found, labels or Labels()))
+
+
+def _from_row(found: Found, labels: Labels) -> Labels:
+    row = found.row
+    told: dict[str, str | int | None] = {k: row[k] for k in ("speaker", "camera", "language") if k in row}
+    if "emotion" in row:
+        told["emotion"] = emotion_of(row["emotion"])
+        if told["emotion"] is None:
+            understood = ", ".join(w for w in EMOTION_WORDS if w not in EMOTIONS)
+            raise ConfigError(
+                f"{found.name}: emotion {row['emotion']!r} in the list is not known. "
+                f"Use one of {', '.join(EMOTIONS)} (understood too: {understood})."
+            )
+    if "intensity" in row:
+        if row["intensity"] not in map(str, INTENSITIES):
+            raise ConfigError(f"{found.name}: intensity {row['intensity']!r} in the list is not 1, 2 or 3.")
+        told["intensity"] = int(row["intensity"])
+    return replace(labels, **told)  # type: ignore[arg-type]
+
+
+def _examine(job: _Job) -> Source | Reject:
+    found = job.found
+    try:
+        facts = _probe(found.uri)
+        audio_uri = found.row.get("audio")
+        if audio_uri is None and facts.audio_codec is None:
+            audio_uri = next((a for a in _places(job) if exists(a)), None)
+        if audio_uri is not None:
+            facts = _with_sound(facts, audio_uri)
+        sha256, size = _content([found.uri] if audio_uri is None else [found.uri, audio_uri])
+    except SourceError as error:
+        return Reject(stage="scan", reason=error.reason, source=found.name, message=str(error))
+    return Source(
+        uri=found.uri,
+        name=found.name,
+        sha256=sha256,
+        size=size,
+        layout=job.layout.name,
+        labels=job.labels or Labels(),
+        audio_uri=audio_uri,
+        licence=found.row.get("licence", job.layout.licence),
+        probe=facts,
+    )
+
+
+def _places(job: _Job) -> list[str]:
+    path, chain, rest = job.found.uri.partition("::")
+    return [place + chain + rest for place in job.layout.audio(path)]
+
+
+def _probe(uri: str, *, sound_only: bool = False) -> Probe:
+    try:
+        return probe(uri, sound_only=sound_only)
+    except (OSError, ValueError, ImportError) as error:
+        raise MediaError(f"{uri}: cannot be read ({error}). Check permissions and storage.", "unreadable") from error
+
+
+def _with_sound(facts: Probe, audio_uri: str) -> Probe:
+    sound = _probe(audio_uri, sound_only=True)
+    return replace(
+        facts,
+        audio_codec=sound.audio_codec,
+        audio_rate=sound.audio_rate,
+        audio_channels=sound.audio_channels,
+    )
+
+
+def _content(uris: Sequence[str]) -> tuple[str, int]:
+    """SHA-256 of the files one after the other, and the size of the first in bytes."""
+    digest, sizes = hashlib.sha256(), []
+    for uri in uris:
+        size = 0
+        try:
+            with open_binary(uri) as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except (OSError, ValueError, ImportError) as error:
+            raise SourceError(f"{uri}: cannot be read ({error}). Check permissions and storage.") from error
+        sizes.append(size)
+    return digest.hexdigest(), sizes[0]
+
+
+def _without_duplicates(sources: Sequence[Source]) -> tuple[list[Source], list[Reject]]:
+    first: dict[str, Source] = {}
+    doubles = []
+    for source in sources:
+        known = first.setdefault(source.sha256, source)
+        if known is not source:
+            message = f'{source.uri}: the same content as {known.name}. Keep one, or set duplicates = "keep".'
+            doubles.append(Reject(stage="scan", reason="duplicate", source=source.name, message=message))
+    return list(first.values()), doubles
