@@ -44,7 +44,7 @@ def open_media(uri: str) -> Iterator[InputContainer]:
             container = opened.enter_context(_opened(uri))
         except (FileNotFoundError, av.error.HTTPNotFoundError) as error:
             raise MediaError(f"{uri}: {_missing(uri)}. Check the path.", "missing") from error
-        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
             raise _invalid(uri) from error
         except (av.error.FFmpegError, OSError, ImportError, ValueError) as error:
             raise _unreadable(uri, error) from error

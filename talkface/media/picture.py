@@ -1,5 +1,7 @@
 """Decoding pictures in presentation order on the source clock."""
 
+from bisect import insort
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ from talkface.media.container import Clock, clock_of, open_media, read_only, req
 
 _MARGINS_NS = (NS // 2, 5 * NS, 60 * NS)
 """How far before a start to seek, tried in turn: some containers seek by decoding time, or land late."""
+_REORDER = 4
+"""How many frames wait so that timestamps out of order can be sorted; all but AVI have none."""
+Timed = Generator[tuple[int, VideoFrame], None, int]
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
              7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}  # fmt: skip
 """AVColorSpace to the matrix that swscale applies."""
@@ -39,11 +44,11 @@ class VideoReader:
 
     Iterate it once; the container closes at the end of the iteration, on ``close`` and on leaving a ``with`` block.
     Rotation flags are applied, non-square pixels are left as stored. If the size changes on the way, later frames are
-    scaled to the first one's size. A frame without a timestamp is placed a frame's length after the last one; a frame
-    whose timestamp does not rise is dropped.
+    scaled to the first one's size. Timestamps out of order are sorted, a missing one is a frame's length after the one
+    before, and a frame whose timestamp was there already is dropped.
 
     ``broken_packets`` counts packets that could not be decoded and frames that were damaged; both are left out.
-    ``bad_timestamps`` counts frames whose timestamp was missing or did not rise.
+    ``bad_timestamps`` counts frames whose timestamp was missing, out of order or there already.
     ``frame_duration_ns`` is how long the last frame that was read stays on screen.
 
     Raises MediaError with the reasons of ``probe``.
@@ -56,6 +61,7 @@ class VideoReader:
         self.broken_packets = 0
         self.bad_timestamps = 0
         self.frame_duration_ns = 0
+        self._before: tuple[int, int] | None = None
         self._frames = self._read()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -90,6 +96,7 @@ class VideoReader:
                 if margin_ns is not None and not seek(container, stream, clock.ticks(self.start_ns - margin_ns)):
                     continue
                 self.broken_packets = self.bad_timestamps = 0
+                self._before = None
                 self.frame_duration_ns = _header_duration_ns(stream)
                 pictures = self._in_time(self._decode(container, stream), clock)
                 first = next(pictures, None)
@@ -115,24 +122,46 @@ class VideoReader:
                     yield frame
 
     def _in_time(self, frames: Iterator[VideoFrame], clock: Clock) -> Iterator[tuple[int, VideoFrame]]:
-        last: int | None = None
+        """Give each frame its time. Decoders put frames in order even where the container's timestamps are not (AVI
+        stamps B-frames in decoding order), so the oldest of the waiting frames takes the earliest waiting time."""
+        waiting: deque[tuple[int, VideoFrame]] = deque()
+        stamps: list[int] = []
+        last = -(1 << 62)
         for frame in frames:
-            ticks = frame.pts if frame.pts is not None else frame.dts
-            self.bad_timestamps += frame.pts is None
-            pts_ns = clock.ns(ticks) if ticks is not None else (last or 0) + self.frame_duration_ns
-            if last is not None and pts_ns <= last:
-                self.bad_timestamps += frame.pts is not None
+            stamp = self._stamp(frame, clock, max(stamps, default=last))
+            if stamp <= last or stamp in stamps:
+                self.bad_timestamps += 1
                 continue
-            self._set_duration(frame, clock, pts_ns, last)
-            last = pts_ns
-            yield pts_ns, frame
+            waiting.append((stamp, frame))
+            insort(stamps, stamp)
+            if len(waiting) > _REORDER:
+                last = yield from self._oldest(waiting, stamps)
+        while waiting:
+            yield from self._oldest(waiting, stamps)
 
-    def _set_duration(self, frame: VideoFrame, clock: Clock, pts_ns: int, last: int | None) -> None:
-        stated = round(frame.duration * clock.time_base * NS) if frame.duration else 0
-        if 0 < stated <= NS:
+    def _oldest(self, waiting: deque[tuple[int, VideoFrame]], stamps: list[int]) -> Timed:
+        (own, frame), pts_ns = waiting.popleft(), stamps.pop(0)
+        self.bad_timestamps += own != pts_ns
+        self._measure(frame, pts_ns)
+        yield pts_ns, frame
+        return pts_ns
+
+    def _stamp(self, frame: VideoFrame, clock: Clock, latest: int) -> int:
+        if frame.pts is not None:
+            return clock.ns(frame.pts)
+        self.bad_timestamps += 1
+        return clock.ns(frame.dts) if frame.dts is not None else max(latest, 0) + self.frame_duration_ns
+
+    def _measure(self, frame: VideoFrame, pts_ns: int) -> None:
+        """A container's word for a frame's length counts where it was right for the frame before."""
+        stated = round(frame.duration * (frame.time_base or 0) * NS)
+        if self._before is not None:
+            before_ns, before_stated = self._before
+            step = pts_ns - before_ns
+            self.frame_duration_ns = stated if stated and abs(before_stated - step) <= step // 10 else step
+        elif stated:
             self.frame_duration_ns = stated
-        elif last is not None:
-            self.frame_duration_ns = min(pts_ns - last, NS)
+        self._before = pts_ns, stated
 
 
 def packets(container: InputContainer, stream: Stream, patience: int = 100) -> Iterator[Any]:

@@ -34,9 +34,15 @@ STEP_NS = NS // SAMPLE_RATE
 """Nanoseconds a sample: 62500, exactly."""
 
 _BREAK_NS = 10_000_000
+"""A jump of the timestamps by more than this, that also most of the next packets share, is a gap or an overlap."""
+
 _LOOKAHEAD = 5
 _FOLLOW = 25
+"""Packets that say whether a jump lasts, and past ones that say what to expect."""
+
 _WARP_NS = 1_000_000
+"""Drift within a run of up to this is left alone: the run is placed at its median time."""
+
 _PREROLL_NS = NS
 _TAIL_NS = NS // 2
 _UNTIMED = {"mp3", "aac", "ac3", "eac3", "au"}

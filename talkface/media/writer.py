@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Self
 import av
 import cv2
 import numpy as np
+from av.codec.context import Flags
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from jaxtyping import Int16, UInt8
@@ -122,6 +123,7 @@ class VideoWriter:
     def _add_sound(self) -> Any:
         stream = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         stream.codec_context.bit_rate = _AAC_BITS
+        stream.codec_context.flags |= Flags.bitexact
         stream.codec_context.thread_count = 1
         return stream
 

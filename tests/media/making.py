@@ -45,16 +45,22 @@ def make(
     audio: str = "pcm_s16le",
     pix_fmt: str = "yuv420p",
     rotation: int = 0,
+    time_base: Fraction = US,
+    muxer: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
     """A file with ``pictures`` at times in us and pieces of ``sound`` at times in seconds."""
-    with av.open(str(path), "w", options={"movie_timescale": "1000000", "video_track_timescale": "1000000"}) as out:
+    if muxer is None and path.suffix in (".mp4", ".mov"):
+        muxer = {"movie_timescale": "1000000", "video_track_timescale": "1000000"}
+    with av.open(str(path), "w", container_options=muxer or {}) as out:
         streams = []
         if pictures:
             shape = pictures[0][1].shape
-            picture = out.add_stream(video, rate=25, options={"bf": "2", "g": "10", **options})
+            picture = out.add_stream(
+                video, rate=25, options={**({"bf": "2", "g": "10"} if video == "libx264" else {}), **options}
+            )
             picture.width, picture.height, picture.pix_fmt = shape[1], shape[0], pix_fmt
-            picture.time_base = picture.codec_context.time_base = US
+            picture.time_base = picture.codec_context.time_base = time_base
             if rotation:
                 picture.set_display_rotation(rotation)
             streams.append(picture)
