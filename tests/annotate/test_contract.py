@@ -219,10 +219,10 @@ def test_results_do_not_depend_on_the_clips_before(name: str, opened: Open) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_different_clips_differ(name: str, opened: Open) -> None:
-    """What is made of pixels, mesh, shapes or sound is not a constant."""
+    """What is made of pixels, mesh, shapes or sound is not a constant; times of clips of one length may agree."""
     annotators = opened(name)
     one, other = annotate(annotators, 1), annotate(annotators, 2)
-    for spec in annotators[-1].columns:
+    for spec in (s for s in annotators[-1].columns if s.unit != "ns"):
         assert one.columns[spec.name].tobytes() != other.columns[spec.name].tobytes(), spec.name
 
 
