@@ -260,8 +260,11 @@ class Models:
         self._check(weight, source)
         final = self.cache / weight.filename
         if source.resolve() != final.resolve():
-            with _whole_file(final) as file, source.open("rb") as opened:
-                shutil.copyfileobj(opened, file, CHUNK)
+            try:
+                with _whole_file(final) as file, source.open("rb") as opened:
+                    shutil.copyfileobj(opened, file, CHUNK)
+            except OSError as error:
+                raise WeightsError(f"{final}: cannot be written ({error.strerror}). Check space and rights.") from error
         return final
 
     def _folders(self) -> list[Path]:

@@ -1,0 +1,334 @@
+"""Model files: found, fetched from a real server on this machine, checked, added; and never a socket when offline."""
+
+import hashlib
+import http.server
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from talkface.errors import WeightsError
+from talkface.weights import REGISTRY, VARIABLE, Models, Weight
+
+CONTENT = bytes(range(256)) * 4096
+"""A megabyte, so that a download takes several reads."""
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def weight(name: str = "net", url: str = "http://127.0.0.1:9/net.bin", data: bytes = CONTENT, **changes: str) -> Weight:
+    made = Weight(
+        name=name,
+        file=f"{name}.bin",
+        kind="download",
+        licence="MIT",
+        commercial=True,
+        description="a net",
+        url=url,
+        sha256=sha(data),
+        size=len(data),
+    )
+    return replace(made, **changes)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT: at /cut only half of it, at /cutonce so on the first request, at /wrong something else."""
+
+    protocol_version = "HTTP/1.0"
+    asked: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        ranges = self.headers.get("Range")
+        self.asked.append((self.path, ranges))
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        data = CONTENT[::-1] if self.path == "/wrong" else CONTENT
+        start = int(ranges.removeprefix("bytes=").removesuffix("-")) if ranges and self.path != "/norange" else 0
+        cut = self.path == "/cut" or (self.path in ("/cutonce", "/norange") and len(self.asked) == 1)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        self.wfile.write(data[start : start + (len(data) - start) // 2 if cut else None])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """Address of a running server, and the requests it has had: path and Range."""
+    asked: list[tuple[str, str | None]] = []
+    handler = type("Here", (Handler,), {"asked": asked})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", asked
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Models]:
+    """Models with a registry of their own and an empty cache."""
+
+    def models(*weights: Weight, **options: object) -> Models:
+        registry = {w.name: w for w in weights}
+        return Models(registry=registry, cache=tmp_path / "cache", **options)  # type: ignore[arg-type]
+
+    return models
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_registry_is_complete() -> None:
+    for name, entry in REGISTRY.items():
+        assert name == entry.name
+        assert entry.licence
+        assert entry.description
+        if entry.kind == "download":
+            assert entry.url.startswith("https://")
+            assert len(entry.sha256) == 64
+            assert entry.size > 0
+        if entry.kind in ("wheel", "package"):
+            assert entry.module
+            assert entry.install
+
+
+def test_real_files_are_what_the_registry_says(models: Path) -> None:
+    found = Models(models, offline=True)
+    rows = {row.weight.name: row for row in found.status()}
+    for name in ("face_landmarker", "yunet", "light_asd"):
+        assert rows[name].ok, name
+        assert found.find(name) == models / REGISTRY[name].file
+        assert rows[name].size == REGISTRY[name].size
+
+
+@pytest.mark.skipif(version("mediapipe") != "0.10.21", reason="only this mediapipe carries the mesh in its wheel")
+def test_files_inside_wheels_are_found_without_importing_them() -> None:
+    code = (
+        "import sys; from talkface.weights import Models; m = Models(offline=True, cache='/nonexistent');"
+        "print(m.find('silero_vad'), m.find('mediapipe_facemesh'), sorted({'torch', 'mediapipe'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    voice, mesh, imported = result.stdout.split(maxsplit=2)
+    assert voice.endswith("silero_vad/data/silero_vad.jit")
+    assert mesh.endswith("face_landmark_with_attention.tflite")
+    assert imported.strip() == "[]"
+
+
+def test_chosen_weight_tells_the_hash_of_what_was_found(make: Callable[..., Models]) -> None:
+    entry = replace(REGISTRY["silero_vad"], sha256="", size=0)
+    chosen, path = make(entry).choose(["silero_vad"])
+    assert chosen.sha256 == sha(path.read_bytes())
+    assert chosen.size == path.stat().st_size
+
+
+def test_download_is_checked_kept_and_not_repeated(make: Callable[..., Models], server: tuple[str, list]) -> None:
+    url, asked = server
+    models = make(weight(url=f"{url}/net.bin"))
+    path = models.get("net")
+    assert path.read_bytes() == CONTENT
+    assert models.get("net") == path
+    assert asked == [("/net.bin", None)]
+    assert left_in(path.parent) == ["net.bin"]
+
+
+@pytest.mark.parametrize("place", ["/cutonce", "/norange"])
+def test_download_goes_on_after_a_break(place: str, make: Callable[..., Models], server: tuple[str, list]) -> None:
+    """At /norange the server ignores the wish to go on and sends everything again."""
+    url, asked = server
+    path = make(weight(url=url + place)).get("net")
+    assert path.read_bytes() == CONTENT
+    assert asked == [(place, None), (place, f"bytes={len(CONTENT) // 2}-")]
+
+
+def test_a_download_that_always_breaks_leaves_nothing(
+    make: Callable[..., Models], server: tuple[str, list], tmp_path: Path
+) -> None:
+    url, _ = server
+    with pytest.raises(WeightsError, match=r"net\.bin.*MIT.*the connection closed after.*toolkit models add net PATH"):
+        make(weight(url=f"{url}/cut")).get("net")
+    assert left_in(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(("place", "why"), [("/wrong", "sha256"), ("/missing", "404")])
+def test_wrong_or_missing_content_is_refused(
+    place: str, why: str, make: Callable[..., Models], server: tuple[str, list], tmp_path: Path
+) -> None:
+    url, asked = server
+    with pytest.raises(WeightsError, match=why):
+        make(weight(url=url + place)).get("net")
+    assert left_in(tmp_path / "cache") == []
+    assert len(asked) == 1
+
+
+def test_server_that_is_not_there(make: Callable[..., Models]) -> None:
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        make(weight()).get("net")
+
+
+def test_order_of_places(
+    make: Callable[..., Models], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: tuple[str, list]
+) -> None:
+    url, asked = server
+    entry = weight(url=f"{url}/net.bin")
+    for name in ("given", "variable", "cache"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "net.bin").write_bytes(CONTENT)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "variable"))
+    assert make(entry, directory=tmp_path / "given").get("net") == tmp_path / "given" / "net.bin"
+    (tmp_path / "given" / "net.bin").unlink()
+    assert make(entry, directory=tmp_path / "given").get("net") == tmp_path / "variable" / "net.bin"
+    monkeypatch.delenv(VARIABLE)
+    assert make(entry).get("net") == tmp_path / "cache" / "net.bin"
+    assert asked == []
+
+
+def test_a_wrong_file_is_an_error_and_not_passed_over(make: Callable[..., Models], tmp_path: Path) -> None:
+    other = weight("other")
+    (tmp_path / "net.bin").write_bytes(CONTENT[::-1])
+    (tmp_path / "other.bin").write_bytes(CONTENT)
+    models = make(weight(), other, directory=tmp_path)
+    with pytest.raises(WeightsError, match=f"expected sha256 {sha(CONTENT)}, got {sha(CONTENT[::-1])}"):
+        models.choose(["net", "other"])
+    assert [row.ok for row in models.status()] == [False, True]
+    (tmp_path / "net.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match=f"expected {len(CONTENT)} bytes, got {len(CONTENT) - 1}"):
+        models.find("net")
+
+
+def test_hash_is_computed_once_for_a_file(make: Callable[..., Models], tmp_path: Path) -> None:
+    """Content changed behind an unchanged size and time goes unseen by find and is seen by verify."""
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    times = path.stat()
+    models = make(weight(), directory=tmp_path)
+    assert models.find("net") == path
+    path.write_bytes(CONTENT[::-1])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = pickle.loads(pickle.dumps(models))
+    assert again.find("net") == path
+    assert [row.ok for row in again.verify()] == [False]
+
+
+def test_first_that_can_be_had_with_a_loud_word(
+    make: Callable[..., Models], server: tuple[str, list], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, asked = server
+    (tmp_path / "spare.bin").write_bytes(CONTENT)
+    models = make(weight(url=f"{url}/cut"), weight("spare"), directory=tmp_path)
+    with caplog.at_level(logging.WARNING):
+        chosen, path = models.choose(["net", "spare"])
+    assert (chosen.name, path) == ("spare", tmp_path / "spare.bin")
+    assert "USING spare INSTEAD OF net" in caplog.text
+    requests = len(asked)
+    assert pickle.loads(pickle.dumps(models)).choose(["net", "spare"])[0].name == "spare"
+    assert len(asked) == requests, "a download that failed was tried again"
+    (tmp_path / "net.bin").write_bytes(CONTENT)
+    assert models.choose(["net", "spare"])[0].name == "net"
+
+
+def test_the_first_is_downloaded_before_the_second_is_used(
+    make: Callable[..., Models], server: tuple[str, list], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, _ = server
+    (tmp_path / "spare.bin").write_bytes(CONTENT)
+    models = make(weight(url=f"{url}/net.bin"), weight("spare"), directory=tmp_path)
+    assert models.choose(["net", "spare"])[0].name == "net"
+    assert caplog.text == ""
+
+
+def test_none_to_be_had(make: Callable[..., Models]) -> None:
+    models = make(weight(), weight("spare"), offline=True)
+    with pytest.raises(WeightsError, match=r"net\.bin \(net, licence MIT\).*--offline.*toolkit models add net PATH"):
+        models.choose(["net", "spare"])
+
+
+def test_registration(make: Callable[..., Models], tmp_path: Path, server: tuple[str, list]) -> None:
+    url, asked = server
+    entry = weight("flame", url=f"{url}/register", kind="registration", licence="research only")
+    models = make(entry)
+    with pytest.raises(WeightsError) as error:
+        models.get("flame")
+    for part in ("flame.bin", "research only", f"{url}/register", "toolkit models add flame PATH"):
+        assert part in str(error.value)
+    (tmp_path / "download").write_bytes(CONTENT)
+    path = models.add("flame", tmp_path / "download")
+    assert models.get("flame") == path == tmp_path / "cache" / "flame.bin"
+    assert asked == []
+
+
+def test_add_refuses_a_wrong_file(make: Callable[..., Models], tmp_path: Path) -> None:
+    models = make(weight(), REGISTRY["silero_vad"])
+    (tmp_path / "wrong").write_bytes(b"wrong")
+    with pytest.raises(WeightsError, match=f"expected {len(CONTENT)} bytes, got 5"):
+        models.add("net", tmp_path / "wrong")
+    with pytest.raises(WeightsError, match="no such file"):
+        models.add("net", tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="comes with the package"):
+        models.add("silero_vad", tmp_path / "wrong")
+    with pytest.raises(WeightsError, match="no model named 'nte'; there are: net"):
+        models.add("nte", tmp_path / "wrong")
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_add_the_file_that_is_already_there(make: Callable[..., Models], tmp_path: Path) -> None:
+    (tmp_path / "net.bin").write_bytes(CONTENT)
+    models = make(weight())
+    path = models.add("net", tmp_path / "net.bin")
+    assert models.add("net", path).read_bytes() == CONTENT
+
+
+def test_pull_takes_all_that_can_be_downloaded(make: Callable[..., Models], server: tuple[str, list]) -> None:
+    url, _ = server
+    models = make(weight(url=f"{url}/a"), weight("b", url=f"{url}/b"), weight("flame", kind="registration"))
+    assert [p.name for p in models.pull()] == ["net.bin", "b.bin"]
+    assert [(r.weight.name, r.ok) for r in models.verify()] == [("net", True), ("b", True)]
+
+
+def test_directory_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such folder"):
+        Models(tmp_path / "nowhere")
+
+
+WATCH = """
+import sys
+touched = []
+sys.addaudithook(lambda event, _: touched.append(event) if event.startswith("socket.") else None)
+from talkface.errors import WeightsError
+from talkface.weights import Models, REGISTRY
+models = Models(offline=sys.argv[1] == "offline", cache=sys.argv[2])
+models.status(), models.verify()
+for act in (lambda: models.get("yunet"), lambda: models.choose(["face_landmarker", "light_asd"]), models.pull):
+    try:
+        act()
+    except WeightsError:
+        pass
+print(len(touched))
+"""
+
+
+def test_offline_never_opens_a_socket(tmp_path: Path) -> None:
+    """Python's own audit events count sockets and name look-ups; a proxy that refuses stands for the network."""
+
+    def sockets(mode: str) -> int:
+        environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+        environment.pop(VARIABLE, None)
+        run = [sys.executable, "-c", WATCH, mode, str(tmp_path / "cache")]
+        return int(subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout)
+
+    assert sockets("offline") == 0
+    assert sockets("online") > 0
