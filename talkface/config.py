@@ -32,7 +32,7 @@ class Shots(Strict):
     """Shot boundaries (PySceneDetect's content detector)."""
 
     threshold: float = Field(27.0, gt=0, description="content change, 0..255, above which a shot ends")
-    min_seconds: float = Field(0.5, ge=0, description="a shot is never shorter than this")
+    min_seconds: float = Field(0.5, ge=0, description="shots shorter than this give no clips")
 
 
 class Faces(Strict):

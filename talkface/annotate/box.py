@@ -8,7 +8,7 @@ from talkface.clip import ColumnSpec
 from talkface.weights import Models
 
 
-class Config(AnnotatorConfig):
+class BoxConfig(AnnotatorConfig):
     """Nothing to set: faces are found by the tracker."""
 
 
@@ -33,9 +33,9 @@ class Annotator:
     needs = ()
     weights = ()
     licence = "Apache-2.0"
-    Config = Config
+    Config = BoxConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: BoxConfig) -> None:
         self.config = config
 
     def open(self, models: Models) -> None:

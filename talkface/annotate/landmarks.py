@@ -29,7 +29,7 @@ MAX_SIDE: Final = 384
 """Larger regions are scaled down to this side: the model looks at 256 pixels, a little more than the face."""
 
 
-class Config(AnnotatorConfig):
+class LandmarksConfig(AnnotatorConfig):
     """Nothing to set: the tracker finds the mesh."""
 
 
@@ -60,9 +60,9 @@ class Annotator:
     needs = ()
     weights = (WEIGHTS,)
     licence = "Apache-2.0"
-    Config = Config
+    Config = LandmarksConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: LandmarksConfig) -> None:
         self.config = config
 
     def open(self, models: Models) -> None:

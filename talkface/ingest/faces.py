@@ -72,7 +72,7 @@ class Detector:
         found = self._find(pixels)
         sides = longer_side(found)
         order = np.argsort(-sides, kind="stable")
-        return found[order[sides[order] >= self._min_pixels]]
+        return np.asarray(found[order[sides[order] >= self._min_pixels]])
 
 
 @dataclass
@@ -209,12 +209,13 @@ class Tracker:
             box = boxes.get(track.number) if mesh is None else mesh.box
             if box is not None:
                 scored = np.array([*box, track.score], np.float32)
-                yield Face(track.number, scored, mesh and mesh.points, mesh and mesh.shapes)
+                points, shapes = (None, None) if mesh is None else (mesh.points, mesh.shapes)
+                yield Face(track.number, scored, points, shapes)
 
 
 def longer_side(boxes: Float[np.ndarray, "faces _"]) -> Float[np.ndarray, " faces"]:
     """Longer side of each box."""
-    return np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    return np.asarray(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))
 
 
 def square_around(box: Box, scale: float) -> Box:
@@ -266,7 +267,7 @@ def _yunet(path: Path | None, config: config.Faces) -> Find:
             return np.zeros((0, 5), np.float32)
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         back = np.tile(np.divide(pixels.shape[1::-1], size), 2)
-        return np.concatenate([boxes * back, rows[:, -1:]], axis=1).astype(np.float32)
+        return np.asarray(np.concatenate([boxes * back, rows[:, -1:]], axis=1), np.float32)
 
     return find
 

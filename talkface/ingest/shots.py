@@ -10,43 +10,36 @@ from scenedetect import ContentDetector, FrameTimecode
 from talkface import config
 from talkface.clip import NS
 
-WIDTH: Final = 160
-"""Pictures are compared at about this many pixels across."""
+SIDE: Final = 160
+"""Pictures are compared at this length of their longer side."""
+HOLE_NS: Final = NS
+"""A longer hole between two frames ends a shot, whatever they show."""
 
 
 class ShotCutter:
-    """Says, without delay, which frames start a shot. Only the order of frames matters, not their rate.
+    """Says, without delay, which frames start a shot. Of times, only holes matter: the frame rate may vary.
 
-    ``shot`` is the number of the shot that the last frame belongs to, from 0. A change sooner than ``min_seconds``
-    after the last one starts the same shot anew: a flash leaves two starts and one more shot, not two. Dissolves and
-    slow fades are not found: PySceneDetect compares neighbouring frames.
+    A flash starts a shot twice, when it comes and when it goes. Dissolves and slow fades are not found: PySceneDetect
+    compares neighbouring frames.
     """
 
     def __init__(self, config: config.Shots) -> None:
         self._detector = ContentDetector(threshold=config.threshold, min_scene_len=0)
-        self._min_ns = round(config.min_seconds * NS)
         self._frames = 0
-        self._start_ns = 0
-        self.shot = 0
+        self._last_ns = 0
 
     def push(self, rgb: UInt8[np.ndarray, "height width 3"], pts_ns: int) -> bool:
         """Whether this frame, the next in time, starts a shot; the first does."""
-        # With no minimum length the detector counts frames only; any rate will do.
+        # Without a minimum length the detector only counts frames: any rate will do.
         cuts = self._detector.process_frame(FrameTimecode(self._frames, 25.0), _small(rgb))
-        self._frames += 1
-        if self._frames == 1:
-            self._start_ns = pts_ns
-            return True
-        if not cuts:
-            return False
-        self.shot += pts_ns - self._start_ns >= self._min_ns
-        self._start_ns = pts_ns
-        return True
+        starts = bool(cuts) or self._frames == 0 or pts_ns - self._last_ns > HOLE_NS
+        self._frames, self._last_ns = self._frames + 1, pts_ns
+        return starts
 
 
 def _small(rgb: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "small_height small_width 3"]:
-    step = max(1, rgb.shape[1] // (2 * WIDTH))
-    thinned = rgb[::step, ::step]
-    size = (WIDTH, max(1, round(WIDTH * rgb.shape[0] / rgb.shape[1])))
-    small = cv2.resize(np.ascontiguousarray(thinned), size, interpolation=cv2.INTER_AREA)
+    longer = max(rgb.shape[:2])
+    step = max(1, longer // (2 * SIDE))
+    size = tuple(max(1, round(SIDE * length / longer)) for length in rgb.shape[1::-1])
+    small = cv2.resize(np.ascontiguousarray(rgb[::step, ::step]), size, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
