@@ -9,7 +9,7 @@ from talkface.clip import Labels
 from talkface.errors import ConfigError
 from talkface.ingest.layouts.base import emotion_of, with_ending
 
-_NAME = re.compile(r"(?:^|.*/)(?P<clip>(?P<video>[\w-]{11})_\d+(?:_\d+)?)(?:\.\w+)?$")
+_NAME = re.compile(r"(?:.*/)?(?P<clip>(?P<video>[\w-]{11})_\d+(?:_\d+)?)(?:\.\w+)?$")
 
 
 class Layout:

@@ -13,7 +13,7 @@ LEVELS = {"LO": 1, "MD": 2, "HI": 3, "XX": None, "X": None}
 """Low, medium and high; XX (X in one misnamed file) is unspecified."""
 
 _NAME = re.compile(
-    r"(?:^|.*/)(?P<actor>1\d{3})_[A-Z]{3}_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?P<level>LO|MD|HI|XX?)(?:\.\w+)?$"
+    r"(?:.*/)?(?P<actor>1\d{3})_[A-Z]{3}_(?P<emotion>ANG|DIS|FEA|HAP|NEU|SAD)_(?P<level>LO|MD|HI|XX?)(?:\.\w+)?$"
 )
 
 
@@ -38,4 +38,5 @@ class Layout:
 
     def audio(self, path: str) -> Sequence[str]:
         """The ``AudioWAV`` folder beside ``VideoFlash``; the videos themselves have sound."""
-        return [*with_ending(path.replace("/VideoFlash/", "/AudioWAV/"), (".wav",)), *with_ending(path)]
+        parallel = with_ending(re.sub(r"(^|/)VideoFlash/", r"\1AudioWAV/", path), (".wav",))
+        return list(dict.fromkeys([*parallel, *with_ending(path)]))

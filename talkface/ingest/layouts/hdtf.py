@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from talkface.clip import Labels
 from talkface.ingest.layouts.base import with_ending
 
-_NAME = re.compile(r"(?:^|.*[/_])(?P<set>RD|WDA|WRA)_(?P<name>[A-Za-z0-9.'-]+?)(?P<video>\d*)_\d{1,3}(?:\.\w+)?$")
+_NAME = re.compile(r"(?:.*[/_])?(?P<set>RD|WDA|WRA)_(?P<name>[A-Za-z0-9.'-]+?)(?P<video>\d*)_\d{1,3}(?:\.\w+)?$")
 
 
 class Layout:

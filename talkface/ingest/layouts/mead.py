@@ -17,9 +17,11 @@ CAMERAS = ("front", "left_30", "left_60", "right_30", "right_60", "top", "down")
 _ACTOR = r"(?P<actor>[MW]\d{3})"
 _CAMERA = f"(?P<camera>{'|'.join(CAMERAS)})"
 _EMOTION = f"(?:{'|'.join(EMOTION_WORDS)})"
-_TREE = re.compile(rf"(?:^|/){_ACTOR}/(?:[^/]+/)*video/{_CAMERA}/(?P<emotion>{_EMOTION})/level_(?P<level>[123])/[^/]+$")
+_TREE = re.compile(
+    rf"(?:.*/)?{_ACTOR}/(?:[^/]+/)*video/{_CAMERA}/(?P<emotion>{_EMOTION})/level_(?P<level>[123])/[^/]+$"
+)
 _FLAT = re.compile(
-    rf"(?:^|.*[/_]){_ACTOR}_(?:{_CAMERA}_)?(?:(?P<before>{_EMOTION})_)?(?:level_?)?(?P<level>[123])_"
+    rf"(?:.*[/_])?{_ACTOR}_(?:{_CAMERA}_)?(?:(?P<before>{_EMOTION})_)?(?:level_?)?(?P<level>[123])_"
     rf"(?:(?P<after>{_EMOTION})_)?\d{{3}}(?=[._][^/]*$|$)"
 )
 
@@ -36,7 +38,7 @@ class Layout:
 
     def labels(self, path: str) -> Labels | None:
         """Speaker, emotion, intensity and camera."""
-        match = _TREE.search(path) or _FLAT.match(path)
+        match = _TREE.match(path) or _FLAT.match(path)
         if match is None:
             return None
         found = match.groupdict()

@@ -17,7 +17,7 @@ INTENSITY = {"01": 2, "02": 3}
 """Normal is MEAD's medium, strong its strong. Neutral and calm, which have no strength, are 1 as in MEAD."""
 
 _NAME = re.compile(
-    r"(?:^|.*/)(?P<modality>0[123])-0[12]-(?P<emotion>0[1-8])-(?P<intensity>0[12])-0[12]-0[12]-(?P<actor>[0-2]\d)"
+    r"(?:.*/)?(?P<modality>0[123])-0[12]-(?P<emotion>0[1-8])-(?P<intensity>0[12])-0[12]-0[12]-(?P<actor>[0-2]\d)"
     r"(?:\.\w+)?$"
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from talkface.clip import Labels
 
-_NAME = re.compile(r"(?:^|.*/)Clip\+(?P<video>[\w-]{11})\+P(?P<person>\d+)\+C\d+\+F\d+-\d+[^/]*$")
+_NAME = re.compile(r"(?:.*/)?Clip\+(?P<video>[\w-]{11})\+P(?P<person>\d+)\+C\d+\+F\d+-\d+[^/]*$")
 
 
 class Layout:

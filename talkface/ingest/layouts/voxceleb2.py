@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from talkface.clip import Labels
 from talkface.ingest.layouts.base import SOUND_ENDINGS, with_ending
 
-_PATH = re.compile(r"(?:^|.*/)(?P<speaker>id\d{5})/[\w-]{11}/\d{5}(?:\.\w+)?$")
+_PATH = re.compile(r"(?:.*/)?(?P<speaker>id\d{5})/[\w-]{11}/\d{5}(?:\.\w+)?$")
 
 
 class Layout:
