@@ -15,7 +15,7 @@ from scipy.interpolate import PchipInterpolator
 EYE = np.array([3.15, 2.55, 2.35])
 """Centre of the left eyeball; the right one is its mirror image."""
 EYE_RADIUS = 1.3
-EYE_HALF_WIDTH = 1.4
+EYE_HALF_WIDTH = 1.46
 EYE_LEVEL = 2.4
 MOUTH_LEVEL = -4.4
 MOUTH_HALF_WIDTH = 2.5
@@ -27,11 +27,11 @@ CELL = 12
 # level, y in front, rise at the side, half width, front z, back z, centre z
 _LOFT = np.array(
     [
-        (13.2, 13.05, 0.0, 0.5, -3.6, -5.2, -4.4),
-        (12.6, 12.65, 0.0, 3.0, -0.6, -8.0, -4.2),
-        (11.6, 11.6, 0.0, 5.0, 1.8, -10.6, -4.0),
-        (10.0, 10.0, 0.0, 6.5, 3.7, -12.4, -3.6),
-        (8.0, 8.0, 0.0, 7.25, 4.75, -13.3, -3.2),
+        (13.2, 13.1, 0.0, 0.04, -4.38, -4.46, -4.42),
+        (12.6, 12.85, 0.0, 2.7, -1.2, -7.6, -4.3),
+        (11.6, 12.0, 0.0, 4.85, 1.3, -10.2, -4.1),
+        (10.0, 10.4, 0.0, 6.35, 3.4, -12.3, -3.6),
+        (8.0, 8.15, 0.0, 7.15, 4.75, -13.3, -3.2),
         (6.0, 6.0, 0.0, 7.6, 5.2, -13.6, -2.8),
         (4.0, 4.0, 0.0, 7.7, 5.35, -13.5, -2.6),
         (2.4, 2.4, 0.0, 7.7, 5.2, -13.2, -2.4),
@@ -43,10 +43,10 @@ _LOFT = np.array(
         (-9.0, -8.9, 4.3, 5.8, 3.95, -9.6, -2.4),
         (-9.5, -9.25, 4.3, 5.6, 3.3, -9.7, -2.6),
         (-10.2, -9.4, 3.6, 5.4, 2.3, -9.8, -3.2),
-        (-11.0, -9.8, 2.2, 5.2, 1.0, -9.9, -4.2),
-        (-12.0, -11.0, 1.0, 5.1, 0.4, -10.0, -4.6),
-        (-14.0, -13.2, 0.0, 5.2, 0.4, -10.2, -4.8),
-        (-17.0, -16.5, 0.0, 5.8, 0.9, -10.8, -5.0),
+        (-11.0, -9.8, 2.2, 4.9, 0.9, -9.9, -4.2),
+        (-12.0, -11.0, 1.0, 4.75, 0.3, -10.0, -4.6),
+        (-14.0, -13.2, 0.0, 4.9, 0.3, -10.2, -4.8),
+        (-17.0, -16.5, 0.0, 5.6, 0.9, -10.8, -5.0),
     ]
 )
 _PROFILE = PchipInterpolator(_LOFT[::-1, 0], _LOFT[::-1, 1:])
@@ -131,7 +131,7 @@ def mouth_profile(x: np.ndarray) -> np.ndarray:
 def eye_profile(x: np.ndarray) -> np.ndarray:
     """How far the lids of the nearer eye part: 1 in its middle, 0 at and beyond its corners."""
     q = (np.abs(x) - EYE[0]) / EYE_HALF_WIDTH
-    return np.asarray(np.clip(1.0 - q * q, 0.0, 1.0) ** 0.62)
+    return np.asarray(np.clip(1.0 - q * q, 0.0, 1.0) ** 0.68)
 
 
 def lid_z(x: np.ndarray, y: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -145,13 +145,13 @@ def lid_z(x: np.ndarray, y: np.ndarray, plain: np.ndarray) -> np.ndarray:
 def nose(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """How far the nose stands out of the plain face."""
     ridge = PchipInterpolator(
-        [-3.2, -2.5, -2.15, -1.9, -1.6, -1.1, -0.6, 0.4, 1.6, 2.6, 3.4, 4.6],
+        [-3.2, -2.4, -1.95, -1.65, -1.35, -0.85, -0.4, 0.5, 1.6, 2.6, 3.4, 4.6],
         [0.0, 0.1, 0.35, 1.25, 2.1, 2.65, 2.45, 1.85, 1.15, 0.6, 0.3, 0.0],
     )
     inside = np.clip(y, -3.2, 4.6)
-    width = np.interp(y, [-2.2, -1.2, 0.5, 2.5, 4.0], [0.95, 0.95, 0.85, 0.7, 0.9])
-    wings = bump(np.abs(x), y, (1.2, -1.5), (0.55, 0.55)) * 0.95
-    return np.asarray(ridge(inside) * np.exp(-((x / width) ** 2)) + wings * smooth(-2.25, -1.7, y))
+    width = np.interp(y, [-2.0, -1.0, 0.5, 2.5, 4.0], [0.9, 0.92, 0.8, 0.7, 0.9])
+    wings = bump(np.abs(x), y, (1.15, -1.25), (0.52, 0.5)) * 0.95
+    return np.asarray(ridge(inside) * np.exp(-((x / width) ** 2)) + wings * smooth(-2.0, -1.45, y))
 
 
 def relief(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -200,8 +200,8 @@ def open_lids(
 ) -> np.ndarray:
     """y of the skin with the lids parted by ``amount`` (1 at rest)."""
     d = level - EYE_LEVEL
-    up = 0.72 * np.clip(1.0 - d / 1.9, 0, 1) ** 2
-    down = -0.36 * np.clip(1.0 + d / 1.5, 0, 1) ** 2
+    up = 0.7 * np.clip(1.0 - d / 1.9, 0, 1) ** 2
+    down = -0.4 * np.clip(1.0 + d / 1.5, 0, 1) ** 2
     return np.asarray(y + amount * np.where(above, up, down) * eye_profile(x) * (z > 0))
 
 
@@ -252,6 +252,17 @@ def eyeball(side: int, texture: int) -> Surface:
         reach = p / polar[-1] * (texture / 2 - 2)
         texels.append(np.stack([np.cos(turn), -np.sin(turn)], axis=1) * reach + texture / 2)
     return ring_surface("eye_left" if side > 0 else "eye_right", rings, texels)
+
+
+def glint(side: int) -> Surface:
+    """The light's reflection on an eye: a small disc that stays where it is while the eye turns."""
+    turn = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    middle = EYE * (side, 1, 1) + (EYE_RADIUS + 0.02) * np.array([-0.21, 0.2, 0.957])
+    rings = [
+        middle + np.stack([r * np.cos(turn), r * np.sin(turn), 0 * turn], axis=1) * 1.0 for r in (0.01, 0.09, 0.17)
+    ]
+    name = "glint_left" if side > 0 else "glint_right"
+    return ring_surface(name, rings, [np.full((10, 2), 4.0)] * 3)
 
 
 def mouth_inside() -> list[Surface]:
@@ -312,12 +323,12 @@ def torso() -> Surface:
     """Neck base to chest, in the body's own frame, which is the head's at rest."""
     rows = np.array(
         [
-            (-14.6, 5.7, 1.4, -11.0),
-            (-15.2, 6.4, 2.0, -11.8),
-            (-15.7, 8.6, 2.6, -12.4),
-            (-16.4, 12.0, 3.2, -12.8),
-            (-17.4, 15.5, 3.8, -13.2),
-            (-19.0, 18.6, 4.6, -13.5),
+            (-12.2, 4.2, -0.6, -9.6),
+            (-13.6, 5.9, 1.6, -11.4),
+            (-14.2, 8.4, 2.5, -12.4),
+            (-14.9, 11.8, 3.1, -12.8),
+            (-16.0, 15.4, 3.8, -13.2),
+            (-18.0, 18.6, 4.6, -13.5),
             (-21.5, 20.4, 5.6, -13.8),
             (-26.0, 21.2, 6.8, -14.0),
             (-40.0, 21.5, 8.0, -14.0),
@@ -339,6 +350,7 @@ def hair_cover(theta: np.ndarray, level: np.ndarray) -> np.ndarray:
     line = np.interp(
         np.degrees(np.abs(theta)),
         [0, 12, 30, 46, 56, 63, 68, 74, 82, 90, 97, 106, 125, 180],
-        [7.5, 7.6, 7.2, 6.2, 4.8, 2.6, 0.4, -0.4, 1.2, 3.4, 3.0, -1.5, -5.5, -6.5],
+        [8.1, 8.2, 7.9, 6.9, 5.2, 2.6, 0.4, -0.4, 1.2, 3.4, 3.0, -1.5, -5.5, -6.5],
     )
-    return smooth(-0.22, 0.22, level - line)
+    swept = -0.9 * np.exp(-(((np.degrees(theta) + 22) / 16) ** 2)) + 0.35 * np.exp(-(((np.degrees(theta) - 24) / 9) ** 2))
+    return smooth(-0.22, 0.22, level - line - swept)

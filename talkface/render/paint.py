@@ -50,6 +50,8 @@ def _parts(who: Identity) -> dict[str, Texture]:
     return {
         "eye_left": eye,
         "eye_right": eye,
+        "glint_left": _fill((8, 8), np.array([255, 255, 255])),
+        "glint_right": _fill((8, 8), np.array([255, 255, 255])),
         "cavity": _fill((64, 64), gum * 0.36),
         "teeth_upper": teeth,
         "teeth_lower": teeth[::-1] * 0.9,
@@ -79,10 +81,10 @@ def _paint_eye(iris: Colour) -> Texture:
     eye = over(eye, (232, 190, 180), 0.55 * smooth(40, 95, angle))
     base = np.array(iris, np.float32)
     rays = 0.5 + 0.5 * np.sin(turn * 23 + 2 * np.sin(turn * 5))
-    eye = over(eye, base, smooth(28.5, 26.0, angle))
-    eye = over(eye, np.clip(base * 1.55 + 20, 0, 255), smooth(22, 13, angle) * (0.35 + 0.4 * rays))
-    eye = over(eye, base * 0.35, smooth(23.0, 26.5, angle) * smooth(29.0, 27.0, angle))
-    return over(eye, (14, 12, 14), smooth(12.5, 10.5, angle))
+    eye = over(eye, base, smooth(31.0, 28.5, angle))
+    eye = over(eye, np.clip(base * 1.55 + 20, 0, 255), smooth(24, 13, angle) * (0.35 + 0.4 * rays))
+    eye = over(eye, base * 0.35, smooth(25.0, 29.0, angle) * smooth(31.5, 29.5, angle))
+    return over(eye, (14, 12, 14), smooth(14.0, 12.0, angle))
 
 
 def _paint_teeth() -> Texture:
@@ -138,16 +140,16 @@ def _complexion(sheet: Texture, c: dict[str, np.ndarray], flesh: np.ndarray) -> 
     front = smooth(-2.0, 0.5, c["z"])
     blush = flesh * (1.0, 0.78, 0.76)
     dark = flesh * (0.72, 0.58, 0.55)
-    sheet = over(sheet, blush, 0.6 * front * bump(x, y, (4.4, -0.9), (1.8, 1.4)))
-    sheet = over(sheet, blush, 0.45 * front * bump(x, y, (0.0, -1.0), (1.1, 0.9)))
+    sheet = over(sheet, blush, 0.42 * front * bump(x, y, (4.2, -1.0), (1.9, 1.4)))
+    sheet = over(sheet, blush, 0.35 * front * bump(x, y, (0.0, -0.8), (1.1, 0.9)))
     sheet = over(sheet, blush, 0.3 * front * bump(x, y, (0.0, -8.2), (1.4, 0.8)))
     sheet = over(sheet, dark, 0.35 * front * bump(x, y, (1.7, 2.8), (0.7, 0.9)))
     sheet = over(sheet, dark, 0.4 * front * bump(x, y, (0.0, -6.3), (1.3, 0.3)))
-    fold = x - np.interp(y, [-4.6, -3.2, -1.6], [3.25, 2.7, 1.75])
+    fold = x - np.interp(y, [-4.6, -3.2, -1.4], [3.25, 2.7, 1.75])
     sheet = over(sheet, dark, 0.28 * front * np.exp(-((fold / 0.16) ** 2)) * bump(0 * y, y, (0, -2.9), (1, 1.1)))
-    sheet = over(sheet, dark, 0.45 * front * bump(x, y, (1.72, -1.75), (0.12, 0.45)))
-    sheet = over(sheet, dark, 0.3 * front * bump(x, y, (0.0, -2.3), (1.2, 0.22)))
-    hole = ((x - 0.66) / 0.4) ** 2 + ((y + 1.97) / 0.2) ** 2
+    sheet = over(sheet, dark, 0.45 * front * bump(x, y, (1.66, -1.45), (0.12, 0.45)))
+    sheet = over(sheet, dark, 0.3 * front * bump(x, y, (0.0, -2.0), (1.2, 0.22)))
+    hole = ((x - 0.62) / 0.36) ** 2 + ((y + 1.7) / 0.17) ** 2
     return over(sheet, flesh * (0.34, 0.22, 0.2), front * smooth(1.15, 0.6, hole))
 
 
@@ -193,16 +195,15 @@ def _eyes(sheet: Texture, c: dict[str, np.ndarray], who: Identity) -> Texture:
 
 def _brows(sheet: Texture, c: dict[str, np.ndarray], who: Identity) -> Texture:
     x, y = np.abs(c["x"]), c["y"]
-    middle = np.interp(x, [0.9, 2.0, 3.4, 4.3, 5.0], [4.02, 4.3, 4.62, 4.5, 4.15])
-    thick = who.brow * np.interp(x, [0.9, 1.3, 2.6, 3.8, 5.0], [0.2, 0.34, 0.36, 0.26, 0.06])
+    middle = np.interp(x, [0.9, 2.0, 3.4, 4.3, 5.0], [4.3, 4.5, 4.68, 4.52, 4.15])
+    thick = who.brow * np.interp(x, [0.9, 1.3, 2.6, 3.8, 5.0], [0.16, 0.27, 0.3, 0.22, 0.05])
     cover = smooth(1.15, 0.7, np.abs(y - middle) / thick) * smooth(0.85, 1.2, x) * smooth(5.0, 4.7, x) * (c["z"] > 0)
-    hairs = 0.9 + 0.1 * np.sin(x * 38 + y * 16)
-    return over(sheet, np.array(who.hair_colour) * 0.62, 0.9 * cover * hairs)
+    return over(sheet, np.array(who.hair_colour) * 0.66, 0.88 * cover)
 
 
 def _hair(sheet: Texture, c: dict[str, np.ndarray], who: Identity) -> Texture:
     if who.hair == "bald":
-        return over(sheet, np.array(who.hair_colour), 0.16 * hair_cover(c["theta"], c["level"]))
+        return over(sheet, np.array(who.hair_colour), 0.05 * hair_cover(c["theta"], c["level"]))
     rng = np.random.default_rng(3)
     noise = rng.normal(size=(1, 720)).astype(np.float32)
     noise = np.repeat(cv2.GaussianBlur(noise, (0, 0), 1.2), 4, axis=0)

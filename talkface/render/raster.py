@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int32, UInt8
 
 _SHIFT = 4
-_KEY = np.array([-0.38, 0.42, 0.82]) / np.linalg.norm([-0.38, 0.42, 0.82])
+_STEPS = 256
+_KEY = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
+_HALFWAY = (_KEY + (0, 0, 1)) / np.linalg.norm(_KEY + (0, 0, 1))
 _FILL = np.array([0.75, 0.1, 0.45]) / np.linalg.norm([0.75, 0.1, 0.45])
 
 
@@ -20,7 +22,7 @@ class Camera:
 
     width: int = 512
     height: int = 512
-    fov_degrees: float = 28.0
+    fov_degrees: float = 50.0
 
     @property
     def focal(self) -> float:
@@ -36,12 +38,17 @@ class Camera:
 def light(normals: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, " points"]:
     """Brightness 0..1: wrapped Lambert from a key light, a weak fill from the other side."""
     key = np.clip((normals @ _KEY + 0.35) / 1.35, 0, 1)
-    return np.asarray(0.2 + 0.64 * key + 0.16 * np.clip(normals @ _FILL, 0, 1))
+    return np.asarray(0.22 + 0.62 * key + 0.16 * np.clip(normals @ _FILL, 0, 1))
 
 
-def _ramp() -> Float[np.ndarray, "256 3"]:
-    """Multiplier a channel by brightness: shadows are warm and never black."""
-    s = np.linspace(0, 1, 256)[:, None]
+def gloss(normals: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, " points"]:
+    """Highlight 0..1 of the key light on a soft sheen (Blinn), seen along z."""
+    return np.asarray(np.clip(normals @ _HALFWAY, 0, 1) ** 22)
+
+
+def _ramp() -> Float[np.ndarray, "steps 3"]:
+    """Multiplier a channel by brightness 0..1.4: shadows are warm and never black."""
+    s = np.arange(0, 1.4, 1 / _STEPS)[:, None]
     dark, light_ = np.array([0.42, 0.3, 0.3]), np.array([1.08, 1.07, 1.06])
     return np.asarray(dark + (light_ - dark) * s**1.1, dtype=np.float32)
 
@@ -95,17 +102,19 @@ def shade(
     where = np.flatnonzero(buffer)
     if not len(where):
         return
-    planes = _planes(corners, values)
-    mine = np.take(planes, buffer.ravel()[where] - 1, axis=0)
-    x = (where % buffer.shape[1]).astype(np.float32) + 0.5
-    y = (where // buffer.shape[1]).astype(np.float32) + 0.5
-    u, v, s = (mine[:, k] * x + mine[:, k + 1] * y + mine[:, k + 2] for k in (0, 3, 6))
+    mine = np.take(buffer.ravel(), where) - 1
+    rows, columns = np.divmod(where.astype(np.int32), np.int32(buffer.shape[1]))
+    x, y = columns.astype(np.float32) + 0.5, rows.astype(np.float32) + 0.5
+    u, v, s = (
+        np.take(dx, mine) * x + np.take(dy, mine) * y + np.take(constant, mine)
+        for dx, dy, constant in _planes(corners, values)
+    )
     colour = sample(texture, u, v)
-    tone = RAMP[np.clip(s * 255, 0, 255).astype(np.uint8)]
-    picture.reshape(-1, 3)[where] = np.clip(colour * tone, 0, 255).astype(np.uint8)
+    tone = np.take(RAMP, np.clip(s * _STEPS, 0, len(RAMP) - 1).astype(np.int32), axis=0)
+    picture.reshape(-1, 3)[where] = cv2.multiply(colour, tone, dtype=cv2.CV_8U)
 
 
-def sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> Float[np.ndarray, "points 3"]:
+def sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> UInt8[np.ndarray, "points 3"]:
     """Bilinear look-up; OpenCV wants maps narrower than 32768."""
     n = len(u)
     padded = -n % 4096
@@ -113,8 +122,8 @@ def sample(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> Float[np.ndarra
     return np.asarray(cv2.remap(texture, u, v, cv2.INTER_LINEAR)).reshape(-1, 3)[:n]
 
 
-def _planes(corners: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "quads 9"]:
-    """Coefficients (dx, dy, constant) of the affine fit to the four corners, for each of the three values."""
+def _planes(corners: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "3 3 quads"]:
+    """The affine fit to the four corners: for each of the three values its dx, dy and constant."""
     a, b = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     da, db = values[:, 2] - values[:, 0], values[:, 3] - values[:, 1]
     turn = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
@@ -123,4 +132,4 @@ def _planes(corners: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "quads
     dy = (db * a[:, :1] - da * b[:, :1]) * inverse
     middle = corners.mean(axis=1)
     constant = values.mean(axis=1) - dx * middle[:, :1] - dy * middle[:, 1:]
-    return np.stack([dx, dy, constant], axis=2).reshape(len(corners), 9).astype(np.float32)
+    return np.ascontiguousarray(np.stack([dx.T, dy.T, constant.T], axis=1), dtype=np.float32)

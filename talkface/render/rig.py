@@ -7,7 +7,7 @@ the person faces the camera, so that the person's left is the picture's right.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from scipy.sparse import csr_matrix
 
 from talkface.render import mesh, paint, raster, shapes
-from talkface.render.identity import Identity
+from talkface.render.identity import Colour, Identity
 from talkface.render.mesh import EYE, Surface, smooth
 from talkface.render.raster import Camera
 from talkface.vocab import ARKIT
@@ -25,7 +25,14 @@ PIVOT = np.array([0.0, -9.0, -5.0])
 GAZE_DEGREES = (30.0, 24.0)
 """Turn of an eyeball, sideways and up or down, at a shape of 1."""
 _INDEX = {name: i for i, name in enumerate(ARKIT)}
-_BIAS = {"eye_left": -2.5, "eye_right": -2.5, "cavity": -6.0, "teeth_upper": -0.6, "teeth_lower": -0.6, "tongue": -0.4}
+_BIAS = {
+    **dict.fromkeys(("eye_left", "eye_right"), -2.5),
+    **dict.fromkeys(("glint_left", "glint_right"), -2.0),
+    "cavity": -6.0,
+    **dict.fromkeys(("teeth_upper", "teeth_lower"), -0.6),
+    "tongue": -0.4,
+}
+"""Centimetres towards the camera when quads are sorted: what lies behind the skin must be painted before it."""
 _TWO_SIDED = ("curtain",)
 
 
@@ -84,7 +91,7 @@ class Head:
         """The picture, RGB. ``background`` has the camera's size; without it a plain wall is drawn."""
         camera = camera or Camera()
         if background is None:
-            background = wall(camera.width, camera.height, self.identity)
+            background = wall(camera.width, camera.height, self.identity.wall)
         big = Camera(
             width=camera.width * supersample, height=camera.height * supersample, fov_degrees=camera.fov_degrees
         )
@@ -144,6 +151,14 @@ class Head:
             shadow[self.parts[name].vertices] = value
         return shadow
 
+    @cached_property
+    def _sheen(self) -> np.ndarray:
+        """How glossy each vertex of the skin is: forehead, nose, lips and hair a little."""
+        s = mesh.skin()
+        lips = mesh.bump(s.x0, s.y0, (0.0, mesh.MOUTH_LEVEL - 0.5), (1.4, 0.6))
+        hair = mesh.hair_cover(s.theta, s.level) * (self.identity.hair != "bald")
+        return np.asarray((0.13 * (1 - hair) + 0.22 * hair + 0.12 * lips) * smooth(-9.5, -8.0, s.level)).ravel()
+
     def _hair_lift(self, points: np.ndarray) -> np.ndarray:
         lift = np.zeros_like(points)
         if self.identity.hair != "bald":
@@ -190,7 +205,7 @@ class Head:
         none = np.zeros(len(surface.quads))
         order = raster.front_order(pixels, points[:, 2], surface.quads, none, none.astype(bool))
         quads = surface.quads[order]
-        tone = raster.RAMP[(raster.light(normals)[quads].mean(axis=1) * 255).astype(np.uint8)]
+        tone = raster.RAMP[(raster.light(normals)[quads].mean(axis=1) * 255).astype(np.int32)]
         colours = np.clip(np.array(self.identity.clothes) * tone, 0, 255).astype(np.uint8)
         raster.fill_flat(picture, pixels[quads], colours)
 
@@ -207,22 +222,25 @@ class Head:
         raster.shade(picture, buffer, corners, values, self.texture)
 
     def _brightness(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        facing = np.where(normals[:, 2:] < 0, 1.0, 1.0)
-        bright = raster.light(normals * facing) * self._shadow
+        bright = raster.light(normals) * self._shadow
+        skin = self.parts["skin"].vertices
+        bright[skin] += self._sheen * raster.gloss(normals[skin])
         for name in ("eye_left", "eye_right"):
             at = self.parts[name].vertices
             up = (points[at, 1] - points[at, 1].mean()) / mesh.EYE_RADIUS
-            bright[at] = 0.97 - 0.42 * smooth(0.1, 0.62, up) + 0.0 * bright[at]
+            bright[at] = 0.95 - 0.4 * smooth(0.1, 0.6, up)
         bright[self.parts["cavity"].vertices] = 0.6
+        bright[self.parts["glint_left"].vertices] = bright[self.parts["glint_right"].vertices] = 1.0
         return bright
 
 
-def wall(width: int, height: int, identity: Identity) -> UInt8[np.ndarray, "height width 3"]:
+@lru_cache(maxsize=8)
+def wall(width: int, height: int, colour: Colour) -> UInt8[np.ndarray, "height width 3"]:
     """A plain background with a soft fall-off of light."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     away = np.hypot((x / width - 0.42) * 1.1, y / height - 0.35)
     tone = 1.06 - 0.34 * smooth(0.0, 0.95, away)
-    return np.clip(np.array(identity.wall, np.float32) * tone[..., None], 0, 255).astype(np.uint8)
+    return np.clip(np.array(colour, np.float32) * tone[..., None], 0, 255).astype(np.uint8)
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "3 3"]:
@@ -246,6 +264,7 @@ def _surfaces(who: Identity) -> Iterator[Surface]:
     yield Surface("skin", points, s.quads, np.stack([u.ravel(), v.ravel()], axis=1).astype(float))
     for side in (1, -1):
         yield mesh.eyeball(side, paint.EYE_TEXELS)
+        yield mesh.glint(side)
         yield mesh.ear(side)
     yield from mesh.mouth_inside()
     if who.hair == "long":
