@@ -9,11 +9,14 @@ import os
 import posixpath
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from zipfile import BadZipFile
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
@@ -35,6 +38,9 @@ LIST_COLUMNS: Final = frozenset(
 
 TIMEOUT_SECONDS: Final = 30
 
+ACCESS_ERRORS: Final = (OSError, ValueError, ImportError, BadZipFile)
+"""What file systems raise for what cannot be reached: a missing driver and an unknown protocol are among them."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -47,12 +53,16 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """Files of an input. ``root`` is the folder that names are below, ``ignored`` counts files that are not videos."""
+    """Files of an input. ``root`` is the folder that names are below, ``ignored`` counts files that are not videos.
+
+    ``chain`` is what follows the path in the url of an archive's content (``::/data/raw.zip``).
+    """
 
     root: str
     found: Sequence[Found]
     rejects: Sequence[Reject] = ()
     ignored: int = 0
+    chain: str = ""
 
 
 def expand(inputs: Sequence[str]) -> list[Input]:
@@ -70,27 +80,33 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def open_binary(uri: str) -> BinaryIO:
-    """Open a path or url for reading from its start. Raises OSError."""
+@contextmanager
+def open_binary(uri: str) -> Iterator[BinaryIO]:
+    """Open a path or url for reading from its start. Raises one of ``ACCESS_ERRORS``."""
     if uri.startswith(("http://", "https://")):
-        response: BinaryIO = urllib.request.urlopen(uri, timeout=TIMEOUT_SECONDS)
-        return response
-    if not is_url(uri):
-        return Path(uri).open("rb")
-    filesystem, path = url_to_fs(uri)
-    file: BinaryIO = filesystem.open(path, "rb")
-    # The memory file system hands every caller the same object, position included.
-    return io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
+        with urllib.request.urlopen(uri, timeout=TIMEOUT_SECONDS) as response:
+            yield response
+    elif not is_url(uri):
+        with Path(uri).open("rb") as file:
+            yield file
+    else:
+        # `fsspec.open` keeps the file system alive with the file: an archive closes when its own is collected.
+        with fsspec.open(uri, "rb") as file:
+            # The memory file system hands every caller the same object, position included.
+            yield io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file at this path or url; a web page is not asked."""
+    """Whether there is a file at this path or url; of the web and of what cannot be reached, no."""
     if uri.startswith(("http://", "https://")):
         return False
     if not is_url(uri):
         return Path(uri).is_file()
-    filesystem, path = url_to_fs(uri)
-    return bool(filesystem.isfile(path))
+    try:
+        filesystem, path = url_to_fs(uri)
+        return bool(filesystem.isfile(path))
+    except ACCESS_ERRORS:
+        return False
 
 
 def _ending(path: str) -> str:
@@ -99,22 +115,25 @@ def _ending(path: str) -> str:
 
 def _is_single(text: str) -> bool:
     """Whether a text names one media file: not a list, not a folder, not a glob."""
-    if _ending(text) in LIST_ENDINGS:
+    if _ending(text) in LIST_ENDINGS and not Path(text).is_dir():
         return False
     if text.startswith(("http://", "https://")):
         return True
-    if is_url(text):
+    if not is_url(text):
+        return not Path(text).is_dir() and (os.path.lexists(text) or not glob.has_magic(text))
+    try:
         filesystem, path = url_to_fs(text)
         return not glob.has_magic(path) and not filesystem.isdir(path)
-    return not Path(text).is_dir() and (Path(text).exists() or not glob.has_magic(text))
+    except ACCESS_ERRORS:
+        return True
 
 
 def _expand(text: str) -> Input:
+    if not is_url(text) and Path(text).is_dir():
+        return _folder(_absolute(text))
     if _ending(text) in LIST_ENDINGS:
         return _list(text)
-    if is_url(text):
-        return _remote(text)
-    return _folder(_absolute(text)) if Path(text).is_dir() else _glob(text)
+    return _remote(text) if is_url(text) else _glob(text)
 
 
 def _absolute(text: str) -> str:
@@ -199,7 +218,7 @@ def _remote(text: str) -> Input:
     is_pattern = glob.has_magic(path)
     try:
         names = sorted(filesystem.glob(path) if is_pattern else filesystem.find(path))
-    except OSError as error:
+    except ACCESS_ERRORS as error:
         message = f"{text}: cannot be listed ({error}). Check the address and your access."
         return Input(
             root=text, found=(), rejects=[Reject(stage="scan", reason="unreadable", source=text, message=message)]
@@ -211,7 +230,7 @@ def _remote(text: str) -> Input:
     base = path.rstrip("/") if not is_pattern else _common_folder([*names, path]) if names else path
     root = f"{scheme}://{base}" if chain else filesystem.unstrip_protocol(base)
     found = [Found(uri, _below(root, uri)) for uri in videos]
-    return Input(root=root, found=sorted(found, key=lambda f: f.name), ignored=len(uris) - len(videos))
+    return Input(root=root, found=sorted(found, key=lambda f: f.name), ignored=len(uris) - len(videos), chain=chain)
 
 
 def _list(text: str) -> Input:
@@ -243,7 +262,7 @@ def _rows(text: str, where: str) -> Iterator[dict[str, str]]:
     try:
         with open_binary(where) as file:
             rows = _parse(_ending(where), file.read())
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (*ACCESS_ERRORS, csv.Error, pa.ArrowException) as error:
         raise ConfigError(f"{text}: not a list that can be read ({error}). Check the file.") from error
     for row in rows:
         cells = {str(k).strip().lower(): v for k, v in row.items() if k is not None}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from talkface.clip import Labels, Probe, Reject, Source
 from talkface.errors import ConfigError, MediaError, SourceError
-from talkface.ingest.inputs import Found, Input, exists, expand, open_binary
+from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, exists, expand, open_binary
 from talkface.ingest.layouts.base import (
     AUTO,
     EMOTION_WORDS,
@@ -118,9 +118,9 @@ def _layout_of(group: Input, layout: str) -> Layout:
     places = (group.root, group.root.rpartition("/")[0])
     sides = {}
     for name in {layout_class(n).side_file for n in (layout_names() if layout == AUTO else (layout,))} - {""}:
-        place = next((p for p in places if exists(f"{p}/{name}")), None)
+        place = next((p for p in places if exists(f"{p}/{name}{group.chain}")), None)
         if place is not None:
-            with open_binary(f"{place}/{name}") as file:
+            with open_binary(f"{place}/{name}{group.chain}") as file:
                 sides[name] = file.read()
     return load(layout, [f.uri for f in group.found], sides)
 
@@ -184,7 +184,7 @@ def _places(job: _Job) -> list[str]:
 def _probe(uri: str, *, sound_only: bool = False) -> Probe:
     try:
         return probe(uri, sound_only=sound_only)
-    except (OSError, ValueError, ImportError) as error:
+    except ACCESS_ERRORS as error:
         raise MediaError(f"{uri}: cannot be read ({error}). Check permissions and storage.", "unreadable") from error
 
 
@@ -208,7 +208,7 @@ def _content(uris: Sequence[str]) -> tuple[str, int]:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
-        except (OSError, ValueError, ImportError) as error:
+        except ACCESS_ERRORS as error:
             raise SourceError(f"{uri}: cannot be read ({error}). Check permissions and storage.") from error
         sizes.append(size)
     return digest.hexdigest(), sizes[0]
