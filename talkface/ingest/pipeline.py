@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from talkface.annotate.base import Annotator, ClipView, FaceView, Result, Rows, annotator_class, in_order
+from talkface.annotate.landmarks import Annotator as Landmarks
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
@@ -94,7 +95,7 @@ def _tools(pack_json: str, models: Models) -> Tools:
     pack = Pack.model_validate_json(pack_json)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    weight, path = models.choose(FaceMesh.weights)
+    weight, path = models.choose(Landmarks.weights[0])
     annotators = make_annotators(pack)
     for annotator in annotators:
         annotator.open(models)
