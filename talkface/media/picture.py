@@ -204,7 +204,6 @@ class ToRGB:
             frame,
             format="rgb24",
             src_colorspace=_matrix(frame),
-            dst_color_range=2,
             threads=1,
         ).to_ndarray()
         rgb = _upright(rgb, frame)

@@ -128,8 +128,7 @@ def read_sound(uri: str, start_ns: int, end_ns: int, *, clock_of: str | None = N
                 gaps=((start_ns, end_ns),),
             )
         read_only(container, stream)
-        zero = start_of(stream) if clock_of is not None else zero_of(container)
-        clock = Clock(stream.time_base or Fraction(1), zero)
+        clock = Clock(stream.time_base or Fraction(1), zero_of(container))
         page = _Page(start_ns, end_ns)
         for run in _runs(_blocks(container, stream, clock, start_ns, end_ns)):
             page.place(run)

@@ -176,6 +176,34 @@ def test_pixel_formats(tmp_path: Path, video: str, pix_fmt: str, size: tuple[int
         assert np.abs(frame.rgb.astype(int) - rgb).mean() < 5
 
 
+def test_untagged_high_definition_is_bt709(tmp_path: Path) -> None:
+    rgb = np.full((720, 1280, 3), (200, 60, 30), np.uint8)
+    for height, matrix in ((720, "ITU709"), (480, "ITU601")):
+        frame = av.VideoFrame.from_ndarray(rgb[:height], format="rgb24")
+        yuv = frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range="MPEG")
+        yuv.colorspace = yuv.color_range = 2
+        path = str(tmp_path / f"{height}.mkv")
+        with av.open(path, "w") as out:
+            stream = out.add_stream("mpeg4", rate=25, options={"qscale": "1"})
+            stream.width, stream.height, stream.pix_fmt = 720 if height == 480 else 1280, height, "yuv420p"
+            if height == 480:
+                yuv = yuv.reformat(width=720, height=480)
+            yuv.pts = 0
+            out.mux(stream.encode(yuv))
+            out.mux(stream.encode(None))
+        got = next(iter(VideoReader(path))).rgb.reshape(-1, 3).mean(0)
+        assert np.abs(got - (200, 60, 30)).max() < 5, (height, got)
+
+
+def test_span_of_a_stream_without_an_index(tmp_path: Path) -> None:
+    pictures = [(t * 40_000, grey(t % 250)) for t in range(300)]
+    uri = str(make(tmp_path / "a.ts", pictures=pictures, g="120", keyint_min="120", sc_threshold="0"))
+    whole = [f.pts_ns for f in VideoReader(uri)]
+    for start in (3 * NS, 4_790_000_000, 9 * NS, 11 * NS):
+        part = [f.pts_ns for f in VideoReader(uri, start_ns=start)]
+        assert part == [t for t in whole if t >= start]
+
+
 def test_gray(tmp_path: Path) -> None:
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 64, 0).repeat(3, 2)
     path = make(tmp_path / "a.mkv", pictures=[(0, ramp), (40_000, ramp)], video="ffv1", pix_fmt="gray")

@@ -147,6 +147,15 @@ def test_drift_is_followed_and_measured(tmp_path: Path) -> None:
     assert 19_000 < np.abs(bell).max() < 20_500
 
 
+def test_drift_leaves_gaps_out(tmp_path: Path) -> None:
+    count_ms = np.arange(1000) * 1024 / 48
+    path = _stamped(tmp_path / "a.mkv", count_ms * 1.001 + 3000 * (np.arange(1000) >= 500))
+    heard = read_sound(str(path), 0, 24 * NS)
+    assert [round((end - start) / 1e9) for start, end in heard.gaps] == [3]
+    assert heard.drift_ms == pytest.approx(21, abs=1)
+    assert heard.between(8 * NS, 16 * NS).drift_ms == pytest.approx(5, abs=0.5)
+
+
 def test_jitter_is_absorbed_without_a_click(tmp_path: Path) -> None:
     count_ms = np.arange(500) * 1024 / 48
     jitter = np.random.default_rng(1).uniform(-8, 8, 500)
