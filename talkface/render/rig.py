@@ -36,6 +36,22 @@ _BIAS = {
 _TWO_SIDED = ("curtain",)
 
 
+class Canvas:
+    """A picture in the making, ``supersample`` times finer than the camera's."""
+
+    def __init__(self, camera: Camera, background: UInt8[np.ndarray, "height width 3"], supersample: int = 2) -> None:
+        self._size = (camera.width, camera.height)
+        self.camera = Camera(
+            width=camera.width * supersample, height=camera.height * supersample, fov_degrees=camera.fov_degrees
+        )
+        size = (self.camera.width, self.camera.height)
+        self.pixels = cv2.resize(background, size, interpolation=cv2.INTER_LINEAR)
+
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """What has been drawn, RGB, at the camera's size."""
+        return np.asarray(cv2.resize(self.pixels, self._size, interpolation=cv2.INTER_AREA))
+
+
 @dataclass(frozen=True)
 class Part:
     """Where a surface lies in the head's arrays."""
@@ -92,13 +108,20 @@ class Head:
         camera = camera or Camera()
         if background is None:
             background = wall(camera.width, camera.height, self.identity.wall)
-        big = Camera(
-            width=camera.width * supersample, height=camera.height * supersample, fov_degrees=camera.fov_degrees
-        )
-        picture = cv2.resize(background, (big.width, big.height), interpolation=cv2.INTER_LINEAR)
-        self._draw_body(picture, big, rotation @ PIVOT + translation - PIVOT)
-        self._draw_head(picture, big, self.pose(self.vertices(arkit), rotation, translation))
-        return np.asarray(cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA))
+        canvas = Canvas(camera, background, supersample)
+        self.draw(canvas, arkit, rotation, translation)
+        return canvas.picture()
+
+    def draw(
+        self,
+        canvas: "Canvas",
+        arkit: Float[np.ndarray, " 52"],
+        rotation: Float[np.ndarray, "3 3"],
+        translation: Float[np.ndarray, " 3"],
+    ) -> None:
+        """Paint body and head over what the canvas holds; several people are drawn farthest first."""
+        self._draw_body(canvas.pixels, canvas.camera, rotation @ PIVOT + translation - PIVOT)
+        self._draw_head(canvas.pixels, canvas.camera, self.pose(self.vertices(arkit), rotation, translation))
 
     def box(
         self,
@@ -244,12 +267,12 @@ def wall(width: int, height: int, colour: Colour) -> UInt8[np.ndarray, "height w
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "3 3"]:
-    """Head to camera from degrees: Ry(yaw) @ Rx(-pitch) @ Rz(-roll).
+    """Head to camera from degrees: Ry(yaw) @ Rx(-pitch) @ Rz(roll), as talkface.annotate.head.
 
     yaw > 0: the person turns to their left, the nose moves to the picture's right. pitch > 0: looks up. roll > 0: the head
-    tilts to the person's left shoulder, clockwise in the picture.
+    tilts to the person's right shoulder, anticlockwise in the picture.
     """
-    y, p, r = np.radians([yaw, -pitch, -roll])
+    y, p, r = np.radians([yaw, -pitch, roll])
     ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
     rz = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
