@@ -109,8 +109,22 @@ def exists(uri: str) -> bool:
         return False
 
 
-def _ending(path: str) -> str:
-    return posixpath.splitext(path.partition("::")[0].partition("?")[0])[1].lower()
+def split_chain(uri: str) -> tuple[str, str]:
+    """A url's own part, and from ``::`` on the archive that it lies in; of a path, the whole and nothing."""
+    if not is_url(uri):
+        return uri, ""
+    own, chain, rest = uri.partition("::")
+    return own, chain + rest
+
+
+def _path_of(uri: str) -> str:
+    """A path as it is, a url without chain and, on the web, without query."""
+    own = split_chain(uri)[0]
+    return own.partition("?")[0] if own.startswith(("http://", "https://")) else own
+
+
+def _ending(uri: str) -> str:
+    return posixpath.splitext(_path_of(uri))[1].lower()
 
 
 def _is_single(text: str) -> bool:
@@ -151,15 +165,14 @@ def _files(texts: Iterable[str]) -> Input:
 
 def _common_folder(uris: Sequence[str]) -> str:
     """The deepest folder that all lie in."""
-    parts = [uri.partition("::")[0].split("/")[:-1] for uri in uris]
+    parts = [_path_of(uri).split("/")[:-1] for uri in uris]
     levels = takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
     return "/".join(level[0] for level in levels)
 
 
 def _below(root: str, uri: str) -> str:
     """The part of a uri below ``root``, without what only urls have."""
-    path = uri.partition("::")[0].partition("?")[0] if is_url(uri) else uri
-    return path.removeprefix(root).lstrip("/")
+    return _path_of(uri).removeprefix(root).lstrip("/")
 
 
 def _folder(root: str) -> Input:
@@ -223,8 +236,7 @@ def _remote(text: str) -> Input:
         return Input(
             root=text, found=(), rejects=[Reject(stage="scan", reason="unreadable", source=text, message=message)]
         )
-    scheme, rest = text.split("://", 1)
-    chain = "::" + rest.split("::", 1)[1] if "::" in rest else ""
+    scheme, chain = text.split("://", 1)[0], split_chain(text)[1]
     uris = [f"{scheme}://{name}{chain}" if chain else filesystem.unstrip_protocol(name) for name in names]
     videos = [uri for uri in uris if _ending(uri) in VIDEO_ENDINGS]
     base = path.rstrip("/") if not is_pattern else _common_folder([*names, path]) if names else path

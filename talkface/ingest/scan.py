@@ -9,7 +9,7 @@ from typing import Literal
 
 from talkface.clip import Labels, Probe, Reject, Source
 from talkface.errors import ConfigError, MediaError, SourceError
-from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, exists, expand, open_binary
+from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, exists, expand, open_binary, split_chain
 from talkface.ingest.layouts.base import (
     AUTO,
     EMOTION_WORDS,
@@ -127,7 +127,7 @@ def _layout_of(group: Input, layout: str) -> Layout:
 
 def _job(found: Found, layout: Layout) -> _Job:
     """Settle the labels, before anything is opened: a mistake in a list stops the run at once."""
-    labels = layout.labels(found.uri.partition("::")[0])
+    labels = layout.labels(split_chain(found.uri)[0])
     if labels is None:
         layout = layout_class(PLAIN)()
     return _Job(found, layout, _from_row(found, labels or Labels()))
@@ -177,8 +177,8 @@ def _examine(job: _Job) -> Source | Reject:
 
 
 def _places(job: _Job) -> list[str]:
-    path, chain, rest = job.found.uri.partition("::")
-    return [place + chain + rest for place in job.layout.audio(path)]
+    path, chain = split_chain(job.found.uri)
+    return [place + chain for place in job.layout.audio(path)]
 
 
 def _probe(uri: str, *, sound_only: bool = False) -> Probe:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +85,16 @@ def reasons(result: ScanResult) -> dict[str, str]:
 
 
 def test_folder(plant: Plant, tmp_path: Path, voice: Path, loud: Path) -> None:
-    for name in ("b.mp4", "a/z.MP4", "a/b/c.mkv", "café 'x' \"y\" #1.mp4", "日本.mp4", "[1] *.mp4"):
+    for name in (
+        "b.mp4",
+        "a/z.MP4",
+        "a/b/c.mkv",
+        "café 'x' \"y\" #1.mp4",
+        "日本.mp4",
+        "[1] *.mp4",
+        "a::b?c#d.mp4",
+        "http:.mp4",
+    ):
         plant(name)
     plant("notes.txt")
     plant(".hidden.mp4")
@@ -93,7 +103,17 @@ def test_folder(plant: Plant, tmp_path: Path, voice: Path, loud: Path) -> None:
     shutil.copyfile(loud, tmp_path / "loud.mov")
     result = scan([str(tmp_path)])
     assert names(result) == sorted(
-        ["b.mp4", "a/z.MP4", "a/b/c.mkv", "café 'x' \"y\" #1.mp4", "日本.mp4", "[1] *.mp4", "loud.mov"]
+        [
+            "b.mp4",
+            "a/z.MP4",
+            "a/b/c.mkv",
+            "café 'x' \"y\" #1.mp4",
+            "日本.mp4",
+            "[1] *.mp4",
+            "a::b?c#d.mp4",
+            "http:.mp4",
+            "loud.mov",
+        ]
     )
     assert result.rejects == ()
     assert result.layout == "plain"
@@ -204,35 +224,37 @@ def test_broken_files_are_rejected_and_the_rest_goes_on(plant: Plant, tmp_path: 
     assert "broken link" in message
 
 
-def test_no_permission(plant: Plant, tmp_path: Path) -> None:
-    """Root may read everything, so this looks through the eyes of a user without rights."""
-    plant("in/good.mp4")
-    plant("in/closed.mp4").chmod(0)
-    plant("in/shut/inside.mp4")
-    code = """
+AS_NOBODY = """
 import os, sys
-if os.getuid() == 0:
-    for folder in sys.argv[2:]:
-        os.chmod(folder, 0o755)
-    os.setgroups([]), os.setgid(65534), os.setuid(65534)
 from talkface.ingest.scan import scan
+scan([sys.argv[1] + "/open"])  # everything is imported while this process may read it
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
 result = scan([sys.argv[1]])
 print([s.name for s in result.sources], sorted((r.source, r.reason) for r in result.rejects))
 """
-    (tmp_path / "in/shut").chmod(0)
-    above = [str(p) for p in (tmp_path, *tmp_path.parents) if p.owner() == Path.home().owner() and len(p.parts) > 2]
-    try:
+
+
+def test_no_permission(plant: Plant, tmp_path: Path) -> None:
+    """Root may read everything, so this looks through the eyes of a user without rights."""
+    plant("open/good.mp4")
+    plant("closed.mp4")
+    plant("shut/inside.mp4")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(tmp_path, f"{folder}/in")
+        for place, mode in {"": 0o755, "open": 0o755, "open/good.mp4": 0o644, "closed.mp4": 0, "shut": 0}.items():
+            Path(folder, "in", place).chmod(mode)
         result = subprocess.run(
-            [sys.executable, "-c", "import talkface.ingest.scan\n" + code, str(tmp_path / "in"), *above],
+            [sys.executable, "-c", AS_NOBODY, f"{folder}/in"],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             check=False,
         )
-    finally:
-        (tmp_path / "in/shut").chmod(0o755)
+        Path(folder, "in/shut").chmod(0o755)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "['good.mp4'] [('closed.mp4', 'unreadable'), ('shut', 'unreadable')]"
+    assert result.stdout.strip() == "['open/good.mp4'] [('closed.mp4', 'unreadable'), ('shut', 'unreadable')]"
 
 
 def test_links_that_go_in_circles(plant: Plant, tmp_path: Path) -> None:
