@@ -25,8 +25,8 @@ from talkface.weights import Models
 WEIGHTS: Final = ("face_landmarker", "mediapipe_facemesh")
 """What ``FaceMesh`` can use, the better first."""
 
-MAX_SIDE: Final = 384
-"""Larger regions are scaled down to this side: the model looks at 256 pixels, a little more than the face."""
+FULL_SIDE: Final = 384
+"""Regions are halved, divided by three and so on, but kept at least this large: the model looks at 256 pixels."""
 
 
 class LandmarksConfig(AnnotatorConfig):
@@ -109,7 +109,7 @@ class FaceMesh:
         """The face in the square ``roi`` (x0 y0 x1 y1 in pixels, may reach outside: black) of an RGB picture."""
         origin, side = _square(roi)
         with nullcontext() if self._warm else _quiet():
-            found = self._find(_shrink(cut_square(pixels, origin, side)))
+            found = self._find(shrink(cut_square(pixels, origin, side), max(1, side // FULL_SIDE)))
         if found is None:
             return None
         self._warm = True
@@ -149,15 +149,19 @@ def cut_square(
     return np.asarray(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT))
 
 
+def shrink(picture: UInt8[np.ndarray, "side side 3"], times: int) -> UInt8[np.ndarray, "small small 3"]:
+    """A square picture whose side is a multiple of ``times``, so many times smaller (OpenCV is quick at this only)."""
+    if times == 1:
+        return np.ascontiguousarray(picture)
+    small = len(picture) // times
+    return np.asarray(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA))
+
+
 def _square(roi: Float[np.ndarray, " 4"]) -> tuple[tuple[int, int], int]:
+    """Corner and side in whole pixels; the side can be divided by what it will be shrunk by."""
     side = max(round(float(roi[2] - roi[0])), 2)
+    side -= side % max(1, side // FULL_SIDE)
     return (round(float(roi[0])), round(float(roi[1]))), side
-
-
-def _shrink(region: UInt8[np.ndarray, "side side 3"]) -> UInt8[np.ndarray, "small small 3"]:
-    if len(region) > MAX_SIDE:
-        return np.asarray(cv2.resize(region, (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA))
-    return np.ascontiguousarray(region)
 
 
 def _tasks(task: Path) -> Find:

@@ -10,8 +10,8 @@ from scenedetect import ContentDetector, FrameTimecode
 from talkface import config
 from talkface.clip import NS
 
-SIDE: Final = 160
-"""Pictures are compared at this length of their longer side."""
+SIDE: Final = 120
+"""Pictures are compared at this length of their longer side, or at up to twice that."""
 HOLE_NS: Final = NS
 """A longer hole between two frames ends a shot, whatever they show."""
 
@@ -38,8 +38,7 @@ class ShotCutter:
 
 
 def _small(rgb: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "small_height small_width 3"]:
-    longer = max(rgb.shape[:2])
-    step = max(1, longer // (2 * SIDE))
-    size = tuple(max(1, round(SIDE * length / longer)) for length in rgb.shape[1::-1])
-    small = cv2.resize(np.ascontiguousarray(rgb[::step, ::step]), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    step = max(1, max(rgb.shape[:2]) // (2 * SIDE))
+    thinned = np.ascontiguousarray(rgb[::step, ::step])
+    size = (max(1, thinned.shape[1] // 2), max(1, thinned.shape[0] // 2))
+    return np.asarray(cv2.cvtColor(cv2.resize(thinned, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR))
