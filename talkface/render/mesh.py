@@ -272,17 +272,21 @@ def mouth_inside() -> list[Surface]:
     bow = 4.55 - 1.9 * u**2
     upper = np.stack([2.15 * u, -3.6 - 1.0 * v + 0.1 * u**2, bow - 0.1 * v], axis=-1)
     lower = np.stack([1.9 * u, -4.75 - 0.9 * v + 0.1 * u**2, bow - 0.35], axis=-1)
-    angle = np.linspace(-0.5, 1.0, 7)[:, None] * np.pi / 2 + 0 * u
-    tongue = np.stack(
-        [1.45 * u * np.cos(0.6 * angle) ** 0.5, -5.55 + 0.75 * np.sin(angle) * (1 - 0.5 * u**2), 3.3 - 0 * u], axis=-1
-    )
-    tongue[..., 2] = 0.6 + 2.8 * np.cos(angle) * np.sqrt(np.clip(1.05 - u**2, 0, 1))
     return [
         grid_surface("cavity", cavity, (64, 64)),
         grid_surface("teeth_upper", upper, (96, 32)),
         grid_surface("teeth_lower", lower, (96, 32)),
-        grid_surface("tongue", tongue[::-1], (64, 64)),
+        grid_surface("tongue", tongue(out=False), (64, 64)),
     ]
+
+
+def tongue(*, out: bool) -> Float[np.ndarray, "rows columns 3"]:
+    """The tongue's points, from its back over the tip to its underside: resting behind the teeth, or stuck out."""
+    u, angle = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(1.0, -0.5, 9) * np.pi / 2)
+    front, high = np.cos(angle) * np.sqrt(np.clip(1.05 - u**2, 0, 1)), np.sin(angle) * (1 - 0.5 * u**2)
+    if out:
+        return np.stack([1.3 * u, -4.85 + 0.35 * high - 1.1 * front**3, 0.6 + 6.4 * front], axis=-1)
+    return np.stack([1.45 * u, -5.55 + 0.75 * high, 0.6 + 2.8 * front], axis=-1)
 
 
 def ear(side: int) -> Surface:

@@ -15,7 +15,7 @@ from talkface.vocab import ARKIT, EMOTIONS, INTENSITIES, MOUTH
 
 Motion = Literal["still", "talk", "nod", "shake", "look_around", "sway"]
 MOTIONS: tuple[Motion, ...] = get_args(Motion)
-DISTANCE = 46.0
+DISTANCE = 40.0
 """Usual distance of the head from the camera, in cm."""
 _INDEX = {name: i for i, name in enumerate(ARKIT)}
 _MOUTH = np.array([_INDEX[name] for name in MOUTH])
@@ -124,7 +124,7 @@ def perform(
     strength = _STRENGTH[intensity]
     pitch, rate, effort = (1 + (v - 1) * strength for v in _VOICES[emotion])
     speech = speak(seconds, identity, rng, turns=turns, pitch=pitch, rate=rate, effort=effort)
-    angles = _head_angles(t, motion, speech, rng) + np.array([facing_degrees, 0.0, 0.0])
+    angles = _head_angles(t, motion, speech, rng) + np.array([facing_degrees, -3.0, 0.0])
     arkit = _face(t, emotion, strength, speech, seconds, rng)
     _hold_gaze(arkit, angles, facing_degrees)
     drift = np.stack([0.5 * _wander(t, rng, 0.2), 0.25 * _wander(t, rng, 0.25), 0.8 * _wander(t, rng, 0.15)], axis=1)

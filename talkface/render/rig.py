@@ -69,8 +69,8 @@ class Head:
         self.texture, places = paint.atlas(self.identity)
         self.parts, points, quads, texels = _join(surfaces, places)
         self.quads, self.texels = quads, texels.astype(np.float32)
-        self.rest = _warp(points, self.identity) + self._hair_lift(points)
-        self.basis = self._basis(points)
+        self.rest = (_warp(points, self.identity) + self._hair_lift(points)) @ _LEVEL.T
+        self.basis = (self._basis(points) @ _LEVEL.T).astype(np.float32)
         self._normals = _normal_operator(quads, len(points))
         self._bias = np.zeros(len(quads))
         self._both = np.zeros(len(quads), bool)
@@ -130,7 +130,7 @@ class Head:
         translation: Float[np.ndarray, " 3"],
         camera: Camera,
     ) -> Float[np.ndarray, " 4"]:
-        """x0 y0 x1 y1 in pixels around the face: upper forehead to chin, ear to ear."""
+        """x0 y0 x1 y1 in pixels around the face, as far as MediaPipe's mesh covers it: forehead to chin."""
         points = self.pose(self.vertices(arkit), rotation, translation)[self._oval]
         pixels = camera.project(points)
         return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
@@ -143,7 +143,7 @@ class Head:
     @cached_property
     def _oval(self) -> np.ndarray:
         s = mesh.skin()
-        inside = (s.level < 8.3) & (s.level > -9.3) & (np.abs(np.degrees(s.theta)) < 92)
+        inside = (s.level < 6.3) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
         return np.flatnonzero(inside.ravel())
 
     @cached_property
@@ -208,8 +208,7 @@ class Head:
             for shape, shift in (("jawForward", (0, 0, 0.9)), ("jawLeft", (1, 0, 0)), ("jawRight", (-1, 0, 0))):
                 basis[_INDEX[shape], at] = np.array(shift) * weight
         at = self.parts["tongue"].vertices
-        tip = smooth(0.6, 3.2, points[at, 2])
-        basis[_INDEX["tongueOut"], at] = tip[:, None] * (0, 0.15, 4.6) + (tip**3)[:, None] * (0, -1.7, 0)
+        basis[_INDEX["tongueOut"], at] = mesh.tongue(out=True).reshape(-1, 3) - mesh.tongue(out=False).reshape(-1, 3)
 
     def _turn_eye(self, points: np.ndarray, arkit: np.ndarray, side: int, word: str) -> None:
         value = {d: float(np.nan_to_num(arkit[_INDEX[f"eyeLook{d}{word}"]])) for d in ("In", "Out", "Up", "Down")}
@@ -217,7 +216,7 @@ class Head:
         pitch = np.radians(GAZE_DEGREES[1]) * (value["Up"] - value["Down"])
         at = self.parts["eye_left" if side > 0 else "eye_right"].vertices
         turn = rotation_matrix(float(np.degrees(yaw)), float(np.degrees(pitch)), 0.0)
-        centre = EYE * (side, 1, 1) * (self.identity.width, 1, 1)
+        centre = _LEVEL @ (EYE * (side, 1, 1) * (self.identity.width, 1, 1))
         points[at] = (self.rest[at] - centre) @ turn.T + centre
 
     def _draw_body(self, picture: np.ndarray, camera: Camera, shift: np.ndarray) -> None:
@@ -277,6 +276,10 @@ def rotation_matrix(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, 
     rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
     rz = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
     return np.asarray(ry @ rx @ rz)
+
+
+_LEVEL = rotation_matrix(0.0, 4.2, 0.0)
+"""From the frame of mesh.py to the head's: what MediaPipe takes for a level head looks up by this much there."""
 
 
 def _surfaces(who: Identity) -> Iterator[Surface]:

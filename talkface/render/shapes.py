@@ -57,7 +57,7 @@ def _makers() -> dict[str, Callable[[], Field]]:
         "mouthShrugUpper": _shrug_upper,
         "browInnerUp": _brow_inner_up,
         "cheekPuff": _cheek_puff,
-        "tongueOut": lambda: np.zeros_like(_points()),
+        "tongueOut": _tongue_out,
         SEAL: _seal,
     }
     for word, side in (("Left", 1), ("Right", -1)):
@@ -121,7 +121,7 @@ def jaw_turn(points: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
 
 def _jaw_shift(dx: float, dz: float) -> Field:
     s = skin()
-    weight = smooth(-2.5, -6.5, s.level) * smooth(-14.0, -10.0, s.level)
+    weight = smooth(-2.5, -6.5, s.level) * smooth(-13.0, -9.5, s.level) * smooth(6.6, 3.0, np.abs(s.x0))
     return _vector(dx * weight, 0.0, dz * weight)
 
 
@@ -160,6 +160,11 @@ def _pucker() -> Field:
     near = _around((3.0, 2.0))
     squeeze = -0.12 * _gap() * _around((1.5, 1.2))
     return _vector(-0.5 * s.x0 * near, -squeeze, 0.95 * _around((2.0, 1.4)))
+
+
+def _tongue_out() -> Field:
+    near = bump(skin().x0, 0 * skin().x0, (0.0, 0.0), (1.5, 1.0))
+    return _vector(0.0, (0.16 * _lip(below=False, size=1.2) - 0.55 * _lip(below=True, size=1.3)) * near, 0.0)
 
 
 def _mouth_sideways(side: int) -> Field:
@@ -227,8 +232,8 @@ def _press(side: int) -> Field:
 
 def _lower_down(side: int) -> Field:
     s = skin()
-    lip = _lip(below=True, size=1.4) * bump(s.x0 * side, s.y0, (1.1, -5.0), (1.5, 9.0)) * _half(side)
-    return _vector(0.18 * side * lip, -0.75 * lip, -0.05 * lip)
+    lip = _lip(below=True, size=1.4) * bump(s.x0 * side, s.y0, (1.1, -5.0), (1.8, 9.0)) * _half(side)
+    return _vector(0.1 * side * lip, -0.68 * lip, -0.05 * lip)
 
 
 def _upper_up(side: int) -> Field:
@@ -299,8 +304,8 @@ def _look_out(side: int) -> Field:
 
 def _brow_down(side: int) -> Field:
     s = skin()
-    inner = bump(s.x0 * side, s.y0, (1.5, 4.2), (1.3, 1.1)) * _half(side, 0.4)
-    outer = bump(s.x0 * side, s.y0, (3.8, 4.4), (1.6, 1.0))
+    inner = bump(s.x0 * side, s.y0, (1.5, 4.45), (1.4, 1.3)) * _half(side, 0.4)
+    outer = bump(s.x0 * side, s.y0, (3.8, 4.55), (1.7, 1.3))
     return _slide(-0.3 * side * inner, -0.75 * inner - 0.4 * outer, 0.22 * inner)
 
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from talkface.clip import NS
 from talkface.media import VideoWriter
 from talkface.render.identity import Identity
-from talkface.render.performance import DISTANCE, Motion, Performance, perform
+from talkface.render.performance import Motion, Performance, perform
 from talkface.render.raster import Camera
 from talkface.render.rig import Canvas, Head, wall
 from talkface.vocab import ARKIT, SAMPLE_RATE
@@ -97,8 +97,9 @@ def make_clip(
     camera = Camera(width=size[0], height=size[1])
     if background is None:
         background = wall(*size, identity.wall)
-    _write(Path(path), pictures([(Head(identity), acted)], camera, background), acted, camera, sound)
-    save_truth(truth_path(path), [(Head(identity), acted)], camera)
+    cast = [(Head(identity), acted)]
+    _write(Path(path), pictures(cast, camera, background), acted, camera, sound)
+    save_truth(truth_path(path), cast, camera)
     return acted
 
 
@@ -208,7 +209,7 @@ def two_people(path: Path, *, seconds: float = 4.8, seed: int = 40) -> Path:
     half = seconds / 2
     cast = []
     for i, (name, turns, x, facing) in enumerate(
-        (("W021", [(0.2, half - 0.1)], -13.0, 14.0), ("M003", [(half + 0.1, seconds - 0.2)], 13.0, -14.0))
+        (("W021", [(0.2, half - 0.1)], -12.0, 14.0), ("M003", [(half + 0.1, seconds - 0.2)], 12.0, -14.0))
     ):
         acted = perform(
             pts_ns,
@@ -218,7 +219,7 @@ def two_people(path: Path, *, seconds: float = 4.8, seed: int = 40) -> Path:
             seed=seed + i,
             seconds=seconds,
             turns=turns,
-            place=(x, 0.5, -DISTANCE),
+            place=(x, 0.5, -46.0),
             facing_degrees=facing,
         )
         cast.append((Head(PEOPLE[name]), acted))
