@@ -22,15 +22,16 @@ TONGUE = ARKIT.index("tongueOut")
 def blendshapes(meshes: Float[np.ndarray, "frames 478 3"]) -> Float[np.ndarray, "frames 52"]:
     """Blendshapes 0..1 in Apple's order of meshes in pixels; NaN for tongueOut. Each row depends on its mesh alone."""
     shapes = np.full((len(meshes), len(ARKIT)), np.nan, np.float32)
-    shapes[:, :TONGUE] = forward(features(meshes), weights())
+    shapes[:, :TONGUE] = forward(features(meshes, *reference_face()), weights())
     return shapes
 
 
-def features(meshes: Float[np.ndarray, "frames 478 3"]) -> Float[np.ndarray, "frames 1437"]:
-    """What the network sees: the mesh turned to the front, in cm of the reference face, and the viewing axis."""
-    reference, steadiness = reference_face()
+def features(
+    meshes: Float[np.ndarray, "frames 478 3"], points: Float[np.ndarray, "478 3"], steadiness: Float[np.ndarray, " 478"]
+) -> Float[np.ndarray, "frames 1437"]:
+    """What the network sees: the mesh brought onto the reference face ``points`` (cm), and the viewing axis."""
     upright = meshes.astype(np.float64) * (1, -1, -1)
-    scale, rotation, translation = procrustes(reference, upright, steadiness)
+    scale, rotation, translation = procrustes(points, upright, steadiness)
     front = (upright - translation[:, None]) @ rotation / scale[:, None, None]
     return np.asarray(np.concatenate([front.reshape(len(meshes), -1), rotation[:, 2]], axis=1), np.float32)
 
