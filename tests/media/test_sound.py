@@ -56,6 +56,13 @@ def test_resampling_adds_no_delay(tmp_path: Path, rate: int) -> None:
     assert 19_000 < loudest < 20_500
 
 
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_sound_is_whole_to_its_last_sample(tmp_path: Path, rate: int) -> None:
+    path = make(tmp_path / "a.wav", sound=[(0.0, np.full(rate, 10_000, np.int16))], rate=rate, layout="stereo")
+    heard = read_sound(str(path), 0, NS)
+    assert np.abs(heard.samples.astype(int) - 10_000).max() < 100 and heard.gaps == ()
+
+
 def test_part_of_a_file_equals_the_whole(tmp_path: Path) -> None:
     at = np.arange(0.25, 20, 0.5)
     path = make(tmp_path / "a.mp4", sound=[(0.0, blip(44_100, 20.0, at))], rate=44_100, audio="aac")
