@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/toolkit ingest demo/videos --out demo/dataset --offline || test $$? -eq 3
 	$(BIN)/toolkit verify demo/dataset
 	$(BIN)/toolkit stats demo/dataset
-	$(BIN)/toolkit why demo/dataset 'notes.mp4'
+	$(BIN)/toolkit why demo/dataset M012/video/front/neutral/level_1/001.mp4
 	$(BIN)/toolkit sheet demo/dataset --out demo/sheet.png
 	@echo
 	@echo 'Made demo/dataset (shards, manifests, README.md) from the synthetic clips in demo/videos.'

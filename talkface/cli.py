@@ -147,7 +147,7 @@ def why(url: Url, file: Annotated[str, typer.Argument(help="A source: its name, 
     Example: `toolkit why dataset M003/video/front/angry/level_3/001.mp4`
     """
     for line in stats_.why(Dataset(url), file):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False)
 
 
 @app.command()
@@ -166,7 +166,7 @@ def verify(
         build_.rebuild(Folder(url))
         problems = verify_(url)
     for problem in problems:
-        errors.print(str(problem), markup=False, soft_wrap=True)
+        errors.print(str(problem), markup=False)
     console.print(
         f"{url}: {len(problems)} problems" if problems else f"{url}: {len(Dataset(url))} clips, all as promised"
     )
@@ -196,7 +196,7 @@ def synth(
     Example: `toolkit synth ./videos`
     """
     for path in make_demo(folder, seconds=seconds):
-        console.print(str(path), markup=False, soft_wrap=True)
+        console.print(str(path), markup=False)
 
 
 @app.command()
@@ -300,7 +300,7 @@ def main() -> None:
     except TalkfaceError as error:
         if os.environ.get("TALKFACE_DEBUG"):
             raise
-        errors.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        errors.print(f"{type(error).__name__}: {error}", markup=False)
         sys.exit(2 if isinstance(error, ConfigError) else FAILED)
     except KeyboardInterrupt:
         errors.print("Stopped. Finished work is kept; run the same command again to go on.")

@@ -12,8 +12,8 @@ from talkface.datasets.stats import rejects_by_reason
 from talkface.ingest.job import IngestResult, Progress
 from talkface.ingest.plan import Forecast
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -186,6 +186,17 @@ class Models:
         if self.directory is not None and not self.directory.is_dir():
             raise WeightsError(f"{directory}: no such folder. Check --models.")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Models) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+    @property
+    def _place(self) -> tuple[Path | None, bool, Path]:
+        """What decides where files are found: a copy in another process is equal to its original."""
+        return self.directory, self.offline, self.cache
+
     def weight(self, name: str) -> Weight:
         """The registry's entry. Raises WeightsError for a name it does not have."""
         if name not in self.registry:

@@ -88,7 +88,7 @@ def test_a_second_run_keeps_everything(demo: Path, videos: Path, toolkit: Toolki
 
 
 def test_why_stats_sheet_and_json(demo: Path, toolkit: Toolkit, tmp_path: Path) -> None:
-    assert "rejected at scan: not_media" in toolkit("why", demo, "*notes*").stdout
+    assert "rejected at scan: not_media" in toolkit("why", demo, "M012/*/neutral/*").stdout
     clip = Dataset(str(demo)).clips.to_pylist()[0]
     story = toolkit("why", demo, clip["source"]).stdout
     assert clip["key"] in story

@@ -1,4 +1,4 @@
-"""A whole ingest: sources to packs. Plans the work units, runs those that are not done yet, and collects the outcome."""
+"""A whole ingest: sources to packs. Plans the work units, runs those not done yet, and collects the outcome."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,7 @@ class Progress:
     units_kept: int = 0
     seconds_done: float = 0.0
     seconds_kept: float = 0.0
-    cpu: Counter[str] = field(default_factory=Counter)
+    cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     frames: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -117,7 +117,8 @@ def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject |
     progress.units_done += 1
     progress.seconds_done += outcome.unit.seconds
     if outcome.value is not None:
-        progress.cpu.update(outcome.value.cpu)
+        for stage, seconds in outcome.value.cpu.items():
+            progress.cpu[stage] += seconds
         progress.frames += outcome.value.frames
         return None
     if isinstance(outcome.error, RunError):

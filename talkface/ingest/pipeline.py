@@ -1,7 +1,7 @@
 """One work unit from file to pack: the one place that orders the stages."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ class Settings:
 class UnitReport:
     """What a unit cost: CPU seconds by stage, and frames decoded."""
 
-    cpu: Counter[str]
+    cpu: dict[str, float]
     frames: int
     clips: int
 
@@ -69,7 +69,7 @@ class UnitReport:
 class Stopwatch:
     """CPU seconds of this process by stage."""
 
-    cpu: Counter[str] = field(default_factory=Counter)
+    cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -133,7 +133,7 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
             about["clips"].append(record)
             pack.add(record["key"], members)
         about["rejects"] = [r.row() for r in work.rejects]
-    return UnitReport(cpu=work.clock.cpu, frames=work.frames, clips=len(about["clips"]))
+    return UnitReport(cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]))
 
 
 class _UnitWork:

@@ -9,7 +9,7 @@ Decoders and encoders run single-threaded: N worker processes use N cores, and r
 load. Nothing happens at import.
 """
 
-from talkface.media.container import probe
+from talkface.media.container import decoders, probe
 from talkface.media.flac import decode_flac, encode_flac
 from talkface.media.frames import ClipFrames
 from talkface.media.picture import Frame, VideoReader
@@ -23,6 +23,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "decode_flac",
+    "decoders",
     "encode_flac",
     "probe",
     "read_sound",

@@ -12,9 +12,9 @@ from typing import Any, cast
 import av
 import av.error
 import av.logging
+import fsspec
 from av.container import InputContainer
 from av.stream import Discard, Disposition, Stream
-from fsspec.core import url_to_fs
 
 from talkface.clip import NS, Probe
 from talkface.errors import MediaError
@@ -88,8 +88,7 @@ def _file(uri: str) -> Any:
     path = local_path(uri)
     if path is not None:
         return path.open("rb")
-    filesystem, name = url_to_fs(uri)
-    file = filesystem.open(name, "rb")
+    file = fsspec.open(uri, "rb").open()
     # The memory file system hands every caller the same object, position included.
     return io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
 
@@ -243,3 +242,8 @@ def _rotation(container: InputContainer, picture: Stream) -> int:
     streams = re.split(r"Stream #\d+:", text)[1:]
     found = re.search(r"rotation of (-?[\d.]+) degrees", streams[picture.index]) if streams else None
     return round(-float(found[1]) / 90) * 90 % 360 if found else 0
+
+
+def decoders() -> frozenset[str]:
+    """Names of the codecs that the FFmpeg in PyAV knows."""
+    return frozenset(av.codecs_available)
