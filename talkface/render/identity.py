@@ -17,7 +17,10 @@ _WALLS: tuple[Colour, ...] = ((196, 206, 214), (214, 204, 190), (190, 208, 196),
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Proportions are factors around 1; colours are RGB 0..255; ``voice_hz`` is the mean pitch, ``tract`` its length."""
+    """Proportions are factors around 1, colours RGB 0..255.
+
+    ``voice_hz`` is the mean pitch, ``tract`` scales the formants.
+    """
 
     width: float = 1.0
     jaw: float = 1.0

@@ -1,7 +1,7 @@
 """The head's surfaces at rest: lofted skin with slits for eyes and mouth, eyeballs, teeth, tongue, ears, hair.
 
-Units are centimetres in the head's own frame: x to the person's left (image right when the person faces the camera), y up,
-z out of the face. The proportions are those of an average adult; no scan or third-party mesh is used.
+Units are centimetres in the head's own frame: x to the person's left (image right when the person faces the camera),
+y up, z out of the face. The proportions are those of an average adult; no scan or third-party mesh is used.
 """
 
 from collections.abc import Sequence
@@ -77,8 +77,8 @@ class Surface:
 class Skin:
     """The skin's grid: rows from crown to neck, columns around from the right ear over the nose to the left and back.
 
-    ``x``, ``y``, ``z`` are at rest with open eyes; ``x0``, ``y0`` with eyes shut, where features are placed and painted.
-    ``above_eye`` and ``above_mouth`` tell on which side of a slit a row lies.
+    ``x``, ``y``, ``z`` are at rest with open eyes; ``x0``, ``y0`` with eyes shut, where features are placed and
+    painted. ``above_eye`` and ``above_mouth`` tell on which side of a slit a row lies.
     """
 
     x: np.ndarray
@@ -187,7 +187,7 @@ def skin() -> Skin:
     x0, y0, plain = loft(level, theta)
     tilt = 0.12 * smooth(2.0, 4.5, np.abs(x0)) * bump(0 * y0, y0, (0, EYE_LEVEL), (1, 1.5)) * (plain > -1)
     y0 = y0 + tilt
-    opened = open_lids(x0, y0, level, above_eye, plain, 1.0)
+    opened = y0 + open_lids(x0, level, above_eye, plain)
     z = lid_z(x0, opened, plain + relief(x0, y0, plain))
     front = smooth(-1.0, 0.5, plain)
     z = plain + (z - plain) * front
@@ -195,14 +195,12 @@ def skin() -> Skin:
     return Skin(x0, opened, z, x0, y0, theta, level, above_eye, above_mouth, quads)
 
 
-def open_lids(
-    x: np.ndarray, y: np.ndarray, level: np.ndarray, above: np.ndarray, z: np.ndarray, amount: float
-) -> np.ndarray:
-    """y of the skin with the lids parted by ``amount`` (1 at rest)."""
+def open_lids(x: np.ndarray, level: np.ndarray, above: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """How far parting the lids lifts the skin."""
     d = level - EYE_LEVEL
     up = 0.7 * np.clip(1.0 - d / 1.9, 0, 1) ** 2
     down = -0.4 * np.clip(1.0 + d / 1.5, 0, 1) ** 2
-    return np.asarray(y + amount * np.where(above, up, down) * eye_profile(x) * (z > 0))
+    return np.asarray(np.where(above, up, down) * eye_profile(x) * (z > 0))
 
 
 def _skin_quads(
@@ -268,10 +266,12 @@ def glint(side: int) -> Surface:
 def mouth_inside() -> list[Surface]:
     """Cavity, upper and lower teeth, tongue."""
     u, v = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(0, 1, 7))
-    cavity = np.stack([3.0 * u, -2.6 - 6.0 * v, 2.6 - 0.6 * np.abs(u) + 0 * v], axis=-1)
+    across, down = np.sin(u * np.pi / 2), -np.cos(v * np.pi)
+    deep = np.sqrt(np.clip(1 - across**2, 0, 1) * np.clip(1 - down**2, 0, 1))
+    cavity = np.stack([3.1 * across * np.sqrt(1 - 0.7 * down**2), -4.9 - 2.1 * down, 4.0 - 3.2 * deep], axis=-1)
     bow = 4.55 - 1.9 * u**2
     upper = np.stack([2.15 * u, -3.6 - 1.0 * v + 0.1 * u**2, bow - 0.1 * v], axis=-1)
-    lower = np.stack([1.9 * u, -4.75 - 0.9 * v + 0.1 * u**2, bow - 0.35], axis=-1)
+    lower = np.stack([2.0 * u, -4.75 - 0.9 * v + 0.1 * u**2, bow - 0.35], axis=-1)
     return [
         grid_surface("cavity", cavity, (64, 64)),
         grid_surface("teeth_upper", upper, (96, 32)),
@@ -286,7 +286,7 @@ def tongue(*, out: bool) -> Float[np.ndarray, "rows columns 3"]:
     front, high = np.cos(angle) * np.sqrt(np.clip(1.05 - u**2, 0, 1)), np.sin(angle) * (1 - 0.5 * u**2)
     if out:
         return np.stack([1.3 * u, -4.85 + 0.35 * high - 1.1 * front**3, 0.6 + 6.4 * front], axis=-1)
-    return np.stack([1.45 * u, -5.55 + 0.75 * high, 0.6 + 2.8 * front], axis=-1)
+    return np.stack([1.85 * u, -5.6 + 0.75 * high, 0.6 + 3.1 * front], axis=-1)
 
 
 def ear(side: int) -> Surface:
@@ -323,6 +323,7 @@ def bun() -> Surface:
     return ring_surface("bun", rings, texels)
 
 
+@cache
 def torso() -> Surface:
     """Neck base to chest, in the body's own frame, which is the head's at rest."""
     rows = np.array(
@@ -356,5 +357,7 @@ def hair_cover(theta: np.ndarray, level: np.ndarray) -> np.ndarray:
         [0, 12, 30, 46, 56, 63, 68, 74, 82, 90, 97, 106, 125, 180],
         [8.1, 8.2, 7.9, 6.9, 5.2, 2.6, 0.4, -0.4, 1.2, 3.4, 3.0, -1.5, -5.5, -6.5],
     )
-    swept = -0.9 * np.exp(-(((np.degrees(theta) + 22) / 16) ** 2)) + 0.35 * np.exp(-(((np.degrees(theta) - 24) / 9) ** 2))
+    swept = -0.9 * np.exp(-(((np.degrees(theta) + 22) / 16) ** 2)) + 0.35 * np.exp(
+        -(((np.degrees(theta) - 24) / 9) ** 2)
+    )
     return smooth(-0.22, 0.22, level - line - swept)

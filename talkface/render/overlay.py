@@ -26,10 +26,12 @@ def draw_box(rgb: Picture, box: Float[np.ndarray, " 4"], colour: tuple[int, int,
         cv2.rectangle(rgb, a, b, colour, max(1, rgb.shape[0] // 320), cv2.LINE_AA, _SHIFT)
 
 
-def draw_mesh(rgb: Picture, points: Float[np.ndarray, "points axes"], colour: tuple[int, int, int] = (96, 240, 196)) -> None:
+def draw_mesh(
+    rgb: Picture, points: Float[np.ndarray, "points axes"], colour: tuple[int, int, int] = (96, 240, 196)
+) -> None:
     """Dots at x, y (pixels) in place; points that are NaN are left out."""
     seen = np.isfinite(points[:, :2]).all(axis=1)
-    radius = round(rgb.shape[0] / 640 * (1 << _SHIFT)) + 4
+    radius = 4 + rgb.shape[0] * (1 << _SHIFT) // 640
     for x, y in _fixed(points[seen, :2]).tolist():
         cv2.circle(rgb, (x, y), radius, colour, -1, cv2.LINE_AA, _SHIFT)
 
@@ -72,8 +74,8 @@ def curves(
         cv2.putText(strip, name, (written, 14), _FONT, 0.4, colour, 1, cv2.LINE_AA)
         written += cv2.getTextSize(name, _FONT, 0.4, 1)[0][0] + 12
     if now is not None and rows:
-        x = round(left + (right - left) * now / max(len(next(iter(rows.values()))) - 1, 1))
-        cv2.line(strip, (x, int(top)), (x, int(bottom)), _INK, 1)
+        column = int(left + (right - left) * now / max(len(next(iter(rows.values()))) - 1, 1))
+        cv2.line(strip, (column, int(top)), (column, int(bottom)), _INK, 1)
     return strip
 
 

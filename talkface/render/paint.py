@@ -63,7 +63,7 @@ def _parts(who: Identity) -> dict[str, Texture]:
     }
 
 
-def _fill(shape: tuple[int, int], colour: np.ndarray) -> Texture:
+def _fill(shape: tuple[int, ...], colour: np.ndarray) -> Texture:
     return np.broadcast_to(np.asarray(colour, np.float32), (*shape, 3)).copy()
 
 
@@ -126,7 +126,7 @@ def paint_skin(who: Identity) -> Texture:
     """Texture of the skin's grid, ``CELL`` texels a cell."""
     c = _chart()
     flesh = np.array(who.skin, np.float32)
-    skin_ = _fill(c["x"].shape, flesh)
+    skin_ = _fill(c["x"].shape[:2], flesh)
     skin_ = _complexion(skin_, c, flesh)
     skin_ = _beard(skin_, c, who)
     skin_ = _lips(skin_, c, who)

@@ -125,11 +125,15 @@ def perform(
     pitch, rate, effort = (1 + (v - 1) * strength for v in _VOICES[emotion])
     speech = speak(seconds, identity, rng, turns=turns, pitch=pitch, rate=rate, effort=effort)
     angles = _head_angles(t, motion, speech, rng) + np.array([facing_degrees, -3.0, 0.0])
-    arkit = _face(t, emotion, strength, speech, seconds, rng)
+    arkit = _face(t, strength * _pose(EXPRESSIONS[emotion]), speech, rng)
+    blink = blinks(t, seconds, rng)
+    for side in ("Left", "Right"):
+        arkit[:, _INDEX["eyeBlink" + side]] = blink
     _hold_gaze(arkit, angles, facing_degrees)
     drift = np.stack([0.5 * _wander(t, rng, 0.2), 0.25 * _wander(t, rng, 0.25), 0.8 * _wander(t, rng, 0.15)], axis=1)
     seat = np.stack([PIVOT - rotation_matrix(*a) @ PIVOT for a in angles])
-    return Performance(pts_ns, arkit, *angles.T, np.asarray(place) + drift + seat, speech)
+    yaw, pitch_, roll = angles.T
+    return Performance(pts_ns, arkit, yaw, pitch_, roll, np.asarray(place) + drift + seat, speech)
 
 
 def _wander(t: np.ndarray, rng: np.random.Generator, hertz: float) -> Float[np.ndarray, " frames"]:
@@ -163,10 +167,10 @@ def _head_angles(
 
 
 def _face(
-    t: np.ndarray, emotion: str, strength: float, speech: Speech, seconds: float, rng: np.random.Generator
+    t: np.ndarray, pose: Float[np.ndarray, " 52"], speech: Speech, rng: np.random.Generator
 ) -> Float[np.ndarray, "frames 52"]:
-    held = np.clip(0.85 + 0.15 * _wander(t, rng, 0.4), 0, 1) * np.clip(0.35 + t / 0.6, 0, 1) * strength
-    expression = held[:, None] * _pose(EXPRESSIONS[emotion])
+    held = np.clip(0.85 + 0.15 * _wander(t, rng, 0.4), 0, 1) * np.clip(0.35 + t / 0.6, 0, 1)
+    expression = held[:, None] * pose
     talking = speech.mouth(t)
     loud = np.clip(speech.loudness(t) * 1.5, 0, 1)[:, None]
     expression[:, _MOUTH] *= 1 - 0.35 * loud
@@ -175,9 +179,6 @@ def _face(
     arkit[:, _INDEX["browInnerUp"]] += lift
     for side in ("Left", "Right"):
         arkit[:, _INDEX["browOuterUp" + side]] += 0.8 * lift
-    blink = blinks(t, seconds, rng)
-    for side in ("Left", "Right"):
-        arkit[:, _INDEX["eyeBlink" + side]] = blink
     return np.clip(arkit, 0, 1)
 
 

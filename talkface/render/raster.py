@@ -9,7 +9,7 @@ from jaxtyping import Float, Int32, UInt8
 _SHIFT = 4
 _STEPS = 256
 _KEY = np.array([-0.4, 0.5, 0.77]) / np.linalg.norm([-0.4, 0.5, 0.77])
-_HALFWAY = (_KEY + (0, 0, 1)) / np.linalg.norm(_KEY + (0, 0, 1))
+_HALFWAY = (_KEY + np.array([0, 0, 1])) / np.linalg.norm(_KEY + np.array([0, 0, 1]))
 _FILL = np.array([0.75, 0.1, 0.45]) / np.linalg.norm([0.75, 0.1, 0.45])
 
 

@@ -175,6 +175,15 @@ class Head:
         return shadow
 
     @cached_property
+    def _cloth(self) -> UInt8[np.ndarray, "quads 3"]:
+        """Colour of each quad of the body, which does not turn."""
+        surface = mesh.torso()
+        operator = _normal_operator(surface.quads, len(surface.points))
+        normals = _unit(operator @ _quad_normals(surface.points, surface.quads))
+        tone = raster.RAMP[(raster.light(normals)[surface.quads].mean(axis=1) * 255).astype(np.int32)]
+        return np.clip(np.array(self.identity.clothes) * tone, 0, 255).astype(np.uint8)
+
+    @cached_property
     def _sheen(self) -> np.ndarray:
         """How glossy each vertex of the skin is: forehead, nose, lips and hair a little."""
         s = mesh.skin()
@@ -222,14 +231,11 @@ class Head:
     def _draw_body(self, picture: np.ndarray, camera: Camera, shift: np.ndarray) -> None:
         surface = mesh.torso()
         points = surface.points + shift
-        normals = _unit(_normal_operator(surface.quads, len(points)) @ _quad_normals(points, surface.quads))
         pixels = camera.project(points)
         none = np.zeros(len(surface.quads))
         order = raster.front_order(pixels, points[:, 2], surface.quads, none, none.astype(bool))
         quads = surface.quads[order]
-        tone = raster.RAMP[(raster.light(normals)[quads].mean(axis=1) * 255).astype(np.int32)]
-        colours = np.clip(np.array(self.identity.clothes) * tone, 0, 255).astype(np.uint8)
-        raster.fill_flat(picture, pixels[quads], colours)
+        raster.fill_flat(picture, pixels[quads], self._cloth[order])
 
     def _draw_head(self, picture: np.ndarray, camera: Camera, points: np.ndarray) -> None:
         normals = _unit(self._normals @ _quad_normals(points, self.quads))
@@ -268,8 +274,8 @@ def wall(width: int, height: int, colour: Colour) -> UInt8[np.ndarray, "height w
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "3 3"]:
     """Head to camera from degrees: Ry(yaw) @ Rx(-pitch) @ Rz(roll), as talkface.annotate.head.
 
-    yaw > 0: the person turns to their left, the nose moves to the picture's right. pitch > 0: looks up. roll > 0: the head
-    tilts to the person's right shoulder, anticlockwise in the picture.
+    yaw > 0: the person turns to their left, the nose moves to the picture's right. pitch > 0: looks up.
+    roll > 0: the head tilts to the person's right shoulder, anticlockwise in the picture.
     """
     y, p, r = np.radians([yaw, -pitch, roll])
     ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])

@@ -339,9 +339,14 @@ def _sneer(side: int) -> Field:
     bridge = bump(s.x0 * side, s.y0, (0.9, 1.6), (0.7, 1.2))
     lip = bump(s.x0 * side, s.y0, (1.7, -3.2), (1.1, 1.0)) * s.above_mouth
     brow = bump(s.x0 * side, s.y0, (1.2, 3.9), (0.9, 0.8))
-    return _vector(
-        0.12 * side * wing, 0.5 * wing + 0.22 * bridge + 0.32 * lip - 0.25 * brow, 0.2 * wing + 0.2 * bridge + 0.1 * lip
-    ) * _half(side, 0.4)[..., None]
+    return (
+        _vector(
+            0.12 * side * wing,
+            0.5 * wing + 0.22 * bridge + 0.32 * lip - 0.25 * brow,
+            0.2 * wing + 0.2 * bridge + 0.1 * lip,
+        )
+        * _half(side, 0.4)[..., None]
+    )
 
 
 _SIDED: dict[str, Callable[[int], Field]] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int16, Int64, UInt8
+from jaxtyping import Int16, Int64, UInt8
 from scipy.spatial.transform import Rotation
 
 from talkface.clip import NS
@@ -91,14 +91,12 @@ def make_clip(
     ``pts`` (ns, rising, from 0) overrides ``fps``; ``size`` is width, height. Same arguments, same pixels and truth.
     """
     pts_ns = steady(seconds, fps) if pts is None else np.asarray(pts, np.int64)
-    acted = perform(
-        pts_ns, identity, emotion=emotion, intensity=intensity, seed=seed, seconds=seconds, motion=motion
-    )
+    acted = perform(pts_ns, identity, emotion=emotion, intensity=intensity, seed=seed, seconds=seconds, motion=motion)
     camera = Camera(width=size[0], height=size[1])
     if background is None:
         background = wall(*size, identity.wall)
     cast = [(Head(identity), acted)]
-    _write(Path(path), pictures(cast, camera, background), acted, camera, sound)
+    _write(Path(path), cast, camera, background, acted.speech.sound if sound else None)
     save_truth(truth_path(path), cast, camera)
     return acted
 
@@ -147,7 +145,7 @@ def save_truth(path: Path, cast: Sequence[tuple[Head, Performance]], camera: Cam
     arrays = {}
     for prefix, (head, acted) in zip(("", "second_", "third_"), cast, strict=False):
         arrays.update({prefix + name: value for name, value in truth(head, acted, camera).items()})
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)
 
 
 def truth_path(path: str | Path) -> Path:
@@ -227,7 +225,7 @@ def two_people(path: Path, *, seconds: float = 4.8, seed: int = 40) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     mixed = np.clip(sum(a.speech.sound.astype(np.int32) for _, a in cast), -32768, 32767).astype(np.int16)
     background = wall(camera.width, camera.height, PEOPLE["W021"].wall)
-    _write(path, pictures(cast, camera, background), cast[0][1], camera, True, mixed)
+    _write(path, cast, camera, background, mixed)
     save_truth(truth_path(path), cast, camera)
     return path
 
@@ -244,13 +242,11 @@ def write_wav(path: Path, sound: Int16[np.ndarray, " samples"]) -> None:
 
 def _write(
     path: Path,
-    frames: Iterator[UInt8[np.ndarray, "height width 3"]],
-    acted: Performance,
+    cast: Sequence[tuple[Head, Performance]],
     camera: Camera,
-    sound: bool,
-    mixed: Int16[np.ndarray, " samples"] | None = None,
+    background: UInt8[np.ndarray, "height width 3"],
+    sound: Int16[np.ndarray, " samples"] | None,
 ) -> None:
-    track = (acted.speech.sound if mixed is None else mixed) if sound else None
-    with VideoWriter(path, camera.width, camera.height, sound=track) as video:
-        for rgb, pts_ns in zip(frames, acted.pts_ns.tolist(), strict=True):
+    with VideoWriter(path, camera.width, camera.height, sound=sound) as video:
+        for rgb, pts_ns in zip(pictures(cast, camera, background), cast[0][1].pts_ns.tolist(), strict=True):
             video.write(rgb, pts_ns)

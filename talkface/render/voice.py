@@ -6,6 +6,7 @@ ARKit shapes, on one clock.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int16
@@ -109,9 +110,7 @@ CONSONANTS: Mapping[str, Viseme] = {
         seconds=0.06,
         mouth=_both(jawOpen=0.2, mouthLowerDown=0.2),
     ),
-    "l": Viseme(
-        formants=(380, 1300, 2700), voice=0.65, seconds=0.07, mouth=_both(jawOpen=0.26, mouthLowerDown=0.2)
-    ),
+    "l": Viseme(formants=(380, 1300, 2700), voice=0.65, seconds=0.07, mouth=_both(jawOpen=0.26, mouthLowerDown=0.2)),
     "n": Viseme(formants=(290, 1500, 2500), voice=0.45, seconds=0.07, mouth=_both(jawOpen=0.18, mouthLowerDown=0.15)),
     "w": Viseme(formants=(320, 720, 2200), voice=0.6, seconds=0.07, mouth=_both(jawOpen=0.14, mouthPucker=0.75)),
     "k": Viseme(formants=(350, 1900, 2300), voice=0.0, noise=0.1, band=4, seconds=0.07, mouth=_both(jawOpen=0.22)),
@@ -216,7 +215,7 @@ def _curves(sequence: Timed, n_ticks: int, effort: float) -> dict[str, np.ndarra
     formants = np.tile(np.array(_SILENCE.formants), (n_ticks, 1))
     mouth = np.zeros((n_ticks, len(ARKIT)))
     index = {name: i for i, name in enumerate(ARKIT)}
-    for (start, viseme), (end, _) in zip(sequence[:-1], sequence[1:], strict=True):
+    for (start, viseme), (end, _) in pairwise(sequence):
         if viseme is _SILENCE:
             continue
         at = slice(round(start * TICK), round(end * TICK))
