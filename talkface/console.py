@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from talkface.datasets.stats import rejects_by_reason
@@ -52,7 +53,8 @@ def print_ingest(result: IngestResult, dataset: Mapping[str, Any], url: str, wor
     seconds = sum(s["seconds"] for s in dataset["splits"].values())
     splits = ", ".join(f"{name} {s['clips']:.0f}" for name, s in dataset["splits"].items() if s["clips"])
     console.print(
-        f"{len(result.sources)} sources, {progress.seconds:.0f} s of video -> {clips:.0f} clips ({splits}), {seconds / 3600:.3f} h"
+        f"{len(result.sources)} sources, {progress.seconds:.0f} s of video -> "
+        f"{clips:.0f} clips ({splits or 'none'}), {seconds / 3600:.3f} h"
     )
     if progress.seconds_kept:
         console.print(f"kept from an earlier run: {progress.units_kept} of {progress.units} units")
@@ -81,9 +83,10 @@ def print_stages(progress: Progress, worked: float, workers: int) -> None:
     for stage, cpu in sorted(progress.cpu.items(), key=lambda item: -item[1]):
         table.add_row(stage, f"{cpu:.1f}", f"{cpu / total:.0%}", f"{worked / cpu:.1f}" if cpu > 0.005 else "-")
     console.print(table)
+    busy = total / (progress.wall * max(workers, 1))
     console.print(
         f"{progress.frames} frames in {progress.wall:.1f} s: {progress.frames / progress.wall:.1f} frames/s, "
-        f"{worked / progress.wall:.2f} x real time, {total / (progress.wall * max(workers, 1)):.0%} of {max(workers, 1)} workers busy in the stages"
+        f"{worked / progress.wall:.2f} x real time, {busy:.0%} of {max(workers, 1)} workers busy in the stages"
     )
 
 
@@ -96,8 +99,8 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
     ]
     if "arkit_head" in weights.get("arkit", []):
         lines.append(
-            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not to be "
-            "had. Get it: toolkit models pull face_landmarker[/bold]"
+            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not to "
+            "be had. Get it: toolkit models pull face_landmarker[/bold]"
         )
     return lines
 
@@ -105,10 +108,13 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
 def print_forecast(plan: Forecast, workers: int) -> None:
     """What ``toolkit plan`` found."""
     console.print(
-        f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), {plan.seconds:.0f} s of video; {plan.rejected_sources} sources cannot be used"
+        f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), {plan.seconds:.0f} s of video; "
+        f"{plan.rejected_sources} sources cannot be used"
     )
+    rejects = ", ".join(f"{reason} {count}" for reason, count in plan.rejects.items())
     console.print(
-        f"tried {plan.tried_seconds:.1f} s: {plan.clip_share:.0%} of the time ends in clips; rejects there: {plan.rejects or 'none'}"
+        f"tried {plan.tried_seconds:.1f} s: {plan.clip_share:.0%} of the time ends in clips; "
+        f"rejects there: {rejects or 'none'}"
     )
     console.print(
         f"expected: {plan.wall_seconds / 60:.1f} min with {workers} workers ({plan.cpu_seconds / 60:.1f} min CPU)"
@@ -120,7 +126,8 @@ def print_forecast(plan: Forecast, workers: int) -> None:
 def print_stats(found: Mapping[str, Any]) -> None:
     """``toolkit stats`` as text."""
     console.print(
-        f"{found['clips']} clips, {found['hours']:.3f} hours, {found['sources']} sources, {found['speakers']} labelled speakers"
+        f"{found['clips']} clips, {found['hours']:.3f} hours, {found['sources']} sources, "
+        f"{found['speakers']} labelled speakers"
     )
     console.print(
         "splits: "
