@@ -127,9 +127,10 @@ class Cutter:
     def _ends(self, clip: "_OpenClip", face: Face | None, pts_ns: int) -> bool:
         if pts_ns >= clip.planned_end_ns:
             return True
-        if face is None or face.mesh is None:
-            return pts_ns - clip.mesh_ns > self._pack.faces.max_gap_seconds * NS
-        return not clip.holds(face.box[:4])
+        lost = face is None or face.mesh is None
+        if lost and pts_ns - clip.mesh_ns > self._pack.faces.max_gap_seconds * NS:
+            return True
+        return face is not None and not clip.holds(face.box[:4])
 
     def _take(self, frame: Frame, track: int, face: Face | None, row: Rows) -> None:
         if track not in self._open:

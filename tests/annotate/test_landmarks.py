@@ -14,7 +14,6 @@ from talkface.annotate.landmarks import Annotator, FaceMesh, LandmarksConfig, Me
 from talkface.vocab import ARKIT
 
 
-
 @pytest.fixture(scope="module")
 def task_mesh(models: Path) -> FaceMesh:
     return FaceMesh(models / "face_landmarker.task")
@@ -98,7 +97,7 @@ def test_region_may_reach_outside(face_mesh: FaceMesh, media: Path) -> None:
     picture = read_rgb(media / "pose" / "PRNet__image00050.jpg")
     padded = cv2.copyMakeBorder(picture, 60, 60, 90, 90, cv2.BORDER_CONSTANT)
     roi = np.array([-70.0, -50, 430, 450])
-    inside = found(face_mesh.detect(padded, roi + [90, 60, 90, 60]))
+    inside = found(face_mesh.detect(padded, np.add(roi, [90, 60, 90, 60])))
     outside = found(face_mesh.detect(picture, roi))
     np.testing.assert_allclose(outside.points, inside.points - [90, 60, 0], atol=1e-3)
 
