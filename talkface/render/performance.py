@@ -153,7 +153,8 @@ def _head_angles(
     roll = 3.0 * calm * _wander(t, rng, 0.25)
     swing = rng.uniform(0, 2 * np.pi)
     if motion == "talk":
-        pitch -= 4.0 * (np.convolve(speech.loudness(t), np.ones(5) / 5, "same") - 0.3)
+        stress = np.mean([speech.loudness(t + offset) for offset in np.linspace(-0.1, 0.1, 5)], axis=0)
+        pitch -= 4.0 * (stress - 0.3)
     elif motion == "nod":
         pitch += 8.0 * np.sin(2 * np.pi * 1.1 * t + swing) * (0.4 + 0.6 * np.sin(np.pi * 0.35 * t) ** 2)
     elif motion == "shake":
