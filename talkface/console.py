@@ -99,8 +99,8 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
     ]
     if "arkit_head" in weights.get("arkit", []):
         lines.append(
-            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not to "
-            "be had. Get it: toolkit models pull face_landmarker[/bold]"
+            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not "
+            "to be had. Get it: toolkit models pull face_landmarker[/bold]"
         )
     return lines
 
@@ -108,8 +108,8 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
 def print_forecast(plan: Forecast, workers: int) -> None:
     """What ``toolkit plan`` found."""
     console.print(
-        f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), {plan.seconds:.0f} s of video; "
-        f"{plan.rejected_sources} sources cannot be used"
+        f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), "
+        f"{plan.seconds:.0f} s of video, {plan.rejected_sources} sources unusable"
     )
     rejects = ", ".join(f"{reason} {count}" for reason, count in plan.rejects.items())
     console.print(
