@@ -239,7 +239,8 @@ def coordinates(width: int = 250, height: int = 240) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "side"), [(64, 60), (64, 36), (64, 20), (64, 100), (256, 60), (64, 120)])
 def test_crop_pixels_are_where_the_matrix_says(size: int, side: int) -> None:
-    stream = [Moment(i * STEP, [face(1, 80 + i / 2, 80, side)], picture=coordinates()) for i in range(20)]
+    wandering = [face(1, 90 + i * side / 40, 80, side) for i in range(20)]
+    stream = [Moment(i * STEP, [f], picture=coordinates()) for i, f in enumerate(wandering)]
     (clip,) = cut(Cutter(pack(keep_video=True, size=size), [], source="a.mp4"), stream)
     crops = list(clip.crops())
     assert len(crops) == 20
@@ -255,6 +256,17 @@ def test_crop_pixels_are_where_the_matrix_says(size: int, side: int) -> None:
             assert abs(np.nanmean(part)) < 0.2, "nowhere is half a pixel lost"
     for crop in crops[1:]:
         np.testing.assert_array_equal(crop, crops[0], err_msg="the crop does not move")
+
+
+def test_fine_detail_is_averaged_not_sampled() -> None:
+    board = (
+        np.where((np.indices((240, 320)).sum(axis=0) % 2 == 0)[..., None], 255, 0).astype(np.uint8).repeat(3, axis=2)
+    )
+    stream = [Moment(i * STEP, [face(1, 100, 60, 120)], picture=board) for i in range(8)]
+    (clip,) = cut(Cutter(pack(keep_video=True), [], source="a.mp4"), stream)
+    crop = next(clip.crops())
+    assert crop.std() < 12
+    assert crop.mean() == pytest.approx(127.5, abs=2)
 
 
 def test_outside_the_picture_is_black() -> None:

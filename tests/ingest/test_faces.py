@@ -101,23 +101,46 @@ def test_two_people_are_never_swapped(yunet: Detector, mesh: FaceMesh, media: Pa
     assert all((faces[1].box[2] < 640) != left[0] for faces in found)
 
 
-@pytest.mark.parametrize("apart", [150, 200])
-def test_people_who_pass_close_by(yunet: Detector, mesh: FaceMesh, media: Path, apart: int) -> None:
+def passing(media: Path, apart: int) -> Iterator[np.ndarray]:
+    """Somebody at (328, 290), and somebody who walks down, ``apart`` pixels beside or behind."""
     a, b = (
         [f.rgb for f in frames(media / "talking" / f"styletalk__{name}.mp4", 0, 100, 2)]
         for name in ("Obama_clip2", "feifeili_clip1")
     )
     oval = cv2.ellipse(np.zeros((256, 256, 1), np.uint8), (128, 135), (85, 115), 0, 0, 360, 255, -1) > 0
-    tracker, people = Tracker(yunet, mesh, FACES), set()
     for i, (left, right) in enumerate(zip(a, b, strict=True)):
         picture, y = np.full((560, 700, 3), 90, np.uint8), 6 * i
         for face, x, top in ((right, 200 + apart, y), (left, 200, 150)):
             place = picture[top : top + 256, x : x + 256]
             place[:] = np.where(oval, face, place)
-        for face in tracker.push(picture, i * NS // 25, new_shot=i == 0):
-            near_left = np.hypot(*((face.box[:2] + face.box[2:4]) / 2 - [328, 290])) < 60
-            people.add((face.track, bool(near_left)))
+        yield picture
+
+
+@pytest.mark.parametrize("apart", [150, 200])
+def test_people_who_pass_close_by(yunet: Detector, mesh: FaceMesh, media: Path, apart: int) -> None:
+    people = set()
+    for faces in follow(Tracker(yunet, mesh, FACES), still(*passing(media, apart))):
+        for face in faces:
+            stands = np.hypot(*((face.box[:2] + face.box[2:4]) / 2 - [328, 290])) < 60
+            people.add((face.track, bool(stands)))
     assert len(people) == 2, "each track is one person"
+
+
+def test_two_tracks_never_hold_one_face(yunet: Detector, mesh: FaceMesh, media: Path) -> None:
+    """Somebody walks behind somebody else and is hidden for a while."""
+    found = list(follow(Tracker(yunet, mesh, FACES), still(*passing(media, 20))))
+    assert max(len(faces) for faces in found) == 2
+    assert min(len(faces) for faces in found) == 1
+    assert all(overlap(f[0].box[:4], f[1].box[:4]) < 0.5 for f in found if len(f) == 2)
+
+
+def test_a_jump_keeps_the_track(yunet: Detector, mesh: FaceMesh, talking: list[Frame]) -> None:
+    """The face is found again in the very frame in which it is not where it was."""
+    wide = [np.pad(f.rgb, ((0, 0), (0, 300), (0, 0)), mode="edge") for f in talking[:10]]
+    stream = [np.roll(p, 125, axis=1) if i >= 5 else p for i, p in enumerate(wide)]
+    found = list(follow(Tracker(yunet, mesh, FACES), still(*stream)))
+    assert [tracks(f) for f in found] == [[1]] * 10
+    assert overlap(found[4][0].box[:4], found[5][0].box[:4]) < 0.25
 
 
 def test_faces_of_forty_pixels(yunet: Detector, media: Path, mesh: FaceMesh) -> None:
