@@ -16,6 +16,7 @@ EYE = np.array([3.15, 2.55, 2.35])
 """Centre of the left eyeball; the right one is its mirror image."""
 EYE_RADIUS = 1.3
 EYE_HALF_WIDTH = 1.46
+AROUND_EYE = 20
 EYE_LEVEL = 2.4
 MOUTH_LEVEL = -4.4
 MOUTH_HALF_WIDTH = 2.5
@@ -240,15 +241,21 @@ def grid_surface(name: str, points: Float[np.ndarray, "rows columns 3"], size: t
 
 
 def eyeball(side: int, texture: int) -> Surface:
-    """A half sphere looking along z; the texture is a square picture of the eye seen from the front."""
-    polar = np.radians([2, 10, 18, 25, 27, 34, 45, 58, 72, 86, 100])
-    turn = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    """A half sphere looking along z; its last ``AROUND_EYE`` vertices are a rim that fills the eye's corners.
+
+    The texture is a square picture of the eye seen from the front.
+    """
+    polar = np.radians([0.05, 10, 18, 25, 27, 34, 45, 58, 72, 86])
+    turn = np.linspace(0, 2 * np.pi, AROUND_EYE, endpoint=False)
     rings, texels = [], []
     for p in polar:
-        ring = np.stack([np.sin(p) * np.cos(turn), np.sin(p) * np.sin(turn), np.full(20, np.cos(p))], axis=1)
+        ring = np.stack([np.sin(p) * np.cos(turn), np.sin(p) * np.sin(turn), np.full(AROUND_EYE, np.cos(p))], axis=1)
         rings.append(EYE * (side, 1, 1) + EYE_RADIUS * ring)
-        reach = p / polar[-1] * (texture / 2 - 2)
+        reach = np.degrees(p) / 100 * (texture / 2 - 2)
         texels.append(np.stack([np.cos(turn), -np.sin(turn)], axis=1) * reach + texture / 2)
+    corner = np.stack([1.85 * np.cos(turn), 1.5 * np.sin(turn), np.full(AROUND_EYE, 0.25)], axis=1)
+    rings.append(EYE * (side, 1, 1) + corner)
+    texels.append(np.stack([np.cos(turn), -np.sin(turn)], axis=1) * (texture / 2 - 2) + texture / 2)
     return ring_surface("eye_left" if side > 0 else "eye_right", rings, texels)
 
 
@@ -269,9 +276,9 @@ def mouth_inside() -> list[Surface]:
     across, down = np.sin(u * np.pi / 2), -np.cos(v * np.pi)
     deep = np.sqrt(np.clip(1 - across**2, 0, 1) * np.clip(1 - down**2, 0, 1))
     cavity = np.stack([3.1 * across * np.sqrt(1 - 0.7 * down**2), -4.9 - 2.1 * down, 4.0 - 3.2 * deep], axis=-1)
-    bow = 4.55 - 1.9 * u**2
-    upper = np.stack([2.15 * u, -3.6 - 1.0 * v + 0.1 * u**2, bow - 0.1 * v], axis=-1)
-    lower = np.stack([2.0 * u, -4.75 - 0.9 * v + 0.1 * u**2, bow - 0.35], axis=-1)
+    turn = u * np.radians(78)
+    upper = np.stack([2.35 * np.sin(turn), -3.6 - 1.0 * v + 0.25 * u**2, 1.3 + 3.2 * np.cos(turn)], axis=-1)
+    lower = np.stack([2.2 * np.sin(turn), -4.75 - 0.9 * v + 0.15 * u**2, 1.2 + 2.95 * np.cos(turn)], axis=-1)
     return [
         grid_surface("cavity", cavity, (64, 64)),
         grid_surface("teeth_upper", upper, (96, 32)),
@@ -286,7 +293,7 @@ def tongue(*, out: bool) -> Float[np.ndarray, "rows columns 3"]:
     front, high = np.cos(angle) * np.sqrt(np.clip(1.05 - u**2, 0, 1)), np.sin(angle) * (1 - 0.5 * u**2)
     if out:
         return np.stack([1.3 * u, -4.85 + 0.35 * high - 1.1 * front**3, 0.6 + 6.4 * front], axis=-1)
-    return np.stack([1.85 * u, -5.6 + 0.75 * high, 0.6 + 3.1 * front], axis=-1)
+    return np.stack([1.75 * u, -5.55 + 0.75 * high, 0.4 + 3.1 * front], axis=-1)
 
 
 def ear(side: int) -> Surface:

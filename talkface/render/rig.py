@@ -33,7 +33,7 @@ _BIAS = {
     "tongue": -0.4,
 }
 """Centimetres towards the camera when quads are sorted: what lies behind the skin must be painted before it."""
-_TWO_SIDED = ("curtain",)
+_TWO_SIDED = ("curtain", "eye_left", "eye_right")
 
 
 class Canvas:
@@ -143,7 +143,7 @@ class Head:
     @cached_property
     def _oval(self) -> np.ndarray:
         s = mesh.skin()
-        inside = (s.level < 6.3) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
+        inside = (s.level < 5.9) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
         return np.flatnonzero(inside.ravel())
 
     @cached_property
@@ -226,7 +226,8 @@ class Head:
         at = self.parts["eye_left" if side > 0 else "eye_right"].vertices
         turn = rotation_matrix(float(np.degrees(yaw)), float(np.degrees(pitch)), 0.0)
         centre = _LEVEL @ (EYE * (side, 1, 1) * (self.identity.width, 1, 1))
-        points[at] = (self.rest[at] - centre) @ turn.T + centre
+        ball = slice(at.start, at.stop - mesh.AROUND_EYE)
+        points[ball] = (self.rest[ball] - centre) @ turn.T + centre
 
     def _draw_body(self, picture: np.ndarray, camera: Camera, shift: np.ndarray) -> None:
         surface = mesh.torso()

@@ -207,7 +207,7 @@ def two_people(path: Path, *, seconds: float = 4.8, seed: int = 40) -> Path:
     half = seconds / 2
     cast = []
     for i, (name, turns, x, facing) in enumerate(
-        (("W021", [(0.2, half - 0.1)], -12.0, 14.0), ("M003", [(half + 0.1, seconds - 0.2)], 12.0, -14.0))
+        (("W021", [(0.2, half - 0.1)], -15.0, 14.0), ("M003", [(half + 0.1, seconds - 0.2)], 15.0, -14.0))
     ):
         acted = perform(
             pts_ns,

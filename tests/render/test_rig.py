@@ -93,7 +93,7 @@ def test_sideways_shapes_go_to_the_persons_side(head: Head, name: str, sign: int
 )
 def test_gaze_turns_the_pupil(head: Head, name: str, axis: int, sign: int) -> None:
     part = head.parts["eye_left" if name.endswith("Left") else "eye_right"].vertices
-    pupil = slice(part.start, part.start + 20)
+    pupil = slice(part.start, part.start + mesh.AROUND_EYE)
     shift = (head.vertices(one(name)) - head.rest)[pupil].mean(axis=0)
     assert sign * shift[axis] > 0.4
     assert abs(shift[1 - axis]) < 0.05

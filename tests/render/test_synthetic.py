@@ -21,7 +21,7 @@ SMALL = (128, 128)
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("demo")
-    return folder, make_demo(folder, seconds=1.0)
+    return folder, make_demo(folder, seconds=0.6)
 
 
 def test_steady_has_no_drift() -> None:
@@ -115,7 +115,8 @@ def test_demo_is_a_mead_tree(demo) -> None:
     assert angry in paths
     assert probe(str(angry)).audio_codec is None
     with wave.open(str(folder / "M003/audio/angry/level_3/001.wav")) as sound:
-        assert (sound.getframerate(), sound.getnchannels(), sound.getnframes()) == (SAMPLE_RATE, 1, SAMPLE_RATE)
+        assert (sound.getframerate(), sound.getnchannels()) == (SAMPLE_RATE, 1)
+        assert sound.getnframes() == round(0.6 * SAMPLE_RATE)
     assert probe(str(folder / "W009/video/front/happy/level_3/001.mp4")).audio_codec == "aac"
     assert "no video" in paths[-1].read_text()
 
