@@ -239,7 +239,7 @@ def coordinates(width: int = 250, height: int = 240) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "side"), [(64, 60), (64, 36), (64, 20), (64, 100), (256, 60), (64, 120)])
 def test_crop_pixels_are_where_the_matrix_says(size: int, side: int) -> None:
-    wandering = [face(1, 90 + i * side / 40, 80, side) for i in range(20)]
+    wandering = [face(1, 90 + i * side / 29, 80, side) for i in range(20)]
     stream = [Moment(i * STEP, [f], picture=coordinates()) for i, f in enumerate(wandering)]
     (clip,) = cut(Cutter(pack(keep_video=True, size=size), [], source="a.mp4"), stream)
     crops = list(clip.crops())

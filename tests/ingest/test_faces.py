@@ -126,9 +126,10 @@ def test_people_who_pass_close_by(yunet: Detector, mesh: FaceMesh, media: Path, 
     assert len(people) == 2, "each track is one person"
 
 
-def test_two_tracks_never_hold_one_face(yunet: Detector, mesh: FaceMesh, media: Path) -> None:
-    """Somebody walks behind somebody else and is hidden for a while."""
-    found = list(follow(Tracker(yunet, mesh, FACES), still(*passing(media, 20))))
+@pytest.mark.parametrize("apart", [20, 90])
+def test_two_tracks_never_hold_one_face(yunet: Detector, mesh: FaceMesh, media: Path, apart: int) -> None:
+    """Somebody walks behind somebody else and is hidden, or nearly, for a while."""
+    found = list(follow(Tracker(yunet, mesh, FACES), still(*passing(media, apart))))
     assert max(len(faces) for faces in found) == 2
     assert min(len(faces) for faces in found) == 1
     assert all(overlap(f[0].box[:4], f[1].box[:4]) < 0.5 for f in found if len(f) == 2)
