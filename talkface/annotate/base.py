@@ -35,11 +35,11 @@ class AnnotatorConfig(BaseModel):
 class FaceView:
     """One face in one frame, while the frame is in memory.
 
-    ``pixels`` is the whole frame, RGB. ``box`` is x0 y0 x1 y1 in source pixels and the detector's score. ``mesh`` is the
-    478-point mesh in source pixels that the tracker followed, ``shapes`` the 52 blendshapes of the model that made the
-    mesh (Apple's order, NaN where it has none); both are None where no mesh was found, ``shapes`` also where the model
-    has no blendshapes. ``rows`` holds what the annotators named in ``needs`` returned for this frame. ``n_faces`` counts
-    the faces in the frame.
+    ``pixels`` is the whole frame, RGB. ``box`` is x0 y0 x1 y1 in source pixels and the detector's score. ``mesh`` is
+    the 478-point mesh in source pixels that the tracker followed, ``shapes`` the 52 blendshapes of the model that made
+    the mesh (Apple's order, NaN where it has none); both are None where no mesh was found, ``shapes`` also where the
+    model has no blendshapes. ``rows`` holds what the annotators named in ``needs`` returned for this frame.
+    ``n_faces`` counts the faces in the frame.
     """
 
     pixels: UInt8[np.ndarray, "height width 3"]

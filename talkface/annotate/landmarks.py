@@ -102,13 +102,13 @@ class FaceMesh:
 
     def __init__(self, task: Path | None) -> None:
         self._warm = False
-        with _quiet():
+        with quiet():
             self._find = _solutions() if task is None else _tasks(task)
 
     def detect(self, pixels: UInt8[np.ndarray, "height width 3"], roi: Float[np.ndarray, " 4"]) -> Mesh | None:
         """The face in the square ``roi`` (x0 y0 x1 y1 in pixels, may reach outside: black) of an RGB picture."""
         origin, side = _square(roi)
-        with nullcontext() if self._warm else _quiet():
+        with nullcontext() if self._warm else quiet():
             found = self._find(shrink(cut_square(pixels, origin, side), max(1, side // FULL_SIDE)))
         if found is None:
             return None
@@ -210,7 +210,7 @@ def _xyz(landmarks: Any) -> Float[np.ndarray, "478 3"]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep MediaPipe's C++ messages from standard error; no setting does. They come up to the first face found."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from talkface import config
-from talkface.annotate.landmarks import FaceMesh, Mesh
+from talkface.annotate.landmarks import FaceMesh, Mesh, quiet
 from talkface.clip import NS
 from talkface.errors import WeightsError
 
@@ -68,7 +68,9 @@ class Detector:
     """Finds faces in a whole picture: YuNet from a file, or the full-range model in the wheel of mediapipe 0.10.21."""
 
     def __init__(self, name: str, path: Path | None, config: config.Faces) -> None:
-        self._find = _yunet(path, config) if name == "yunet" else _mediapipe(config)
+        with quiet():
+            self._find = _yunet(path, config) if name == "yunet" else _mediapipe(config)
+            self._find(np.zeros((256, 256, 3), np.uint8))
         self._min_pixels = config.min_pixels
 
     def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "faces 5"]:

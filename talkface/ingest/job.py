@@ -93,6 +93,7 @@ def ingest(
     observe(progress)
     rejects, failures = list(scanned.rejects), list[str]()
     done = {u.name for u in units} - {u.name for u in todo}
+    todo.sort(key=lambda u: -u.seconds)  # the longest first, so that no worker is left with one at the end
     for outcome in map_units(partial(process, settings), todo, workers=workers, scheduler=scheduler):
         if (reject := _account(outcome, progress)) is None:
             done.add(outcome.unit.name)

@@ -16,7 +16,6 @@ COLUMNS = (
     ColumnSpec(name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes"),
     ColumnSpec(name="mel", dtype="float16", shape=(80,), unit="log", clock="sound", description="mel", rate=80.0),
 )
-SCORES = (ScoreSpec(name="coverage", unit="0..1", description="share of frames"),)
 
 
 def source(name: str, **labels: Any) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def source(name: str, **labels: Any) -> dict[str, Any]:
     return {**unknown, **facts, **probe, **sound, "licence": "CC-BY-4.0", **labels}
 
 
-def clip(key: str, frames: int, coverage: float, seed: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+def clip(key: str, frames: int, score: dict[str, float], seed: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A clip record and its members, as the pipeline writes them."""
     rng = np.random.default_rng(seed)
     timeline = Timeline((np.arange(frames) * 40_000_000).astype(np.int64))
@@ -44,7 +43,7 @@ def clip(key: str, frames: int, coverage: float, seed: int) -> tuple[dict[str, A
     record = {
         "key": key, "track": 0, "shot": 0, "start_ns": 0, "end_ns": frames * 40_000_000, "duration": frames * 0.04,
         "frames": frames, "fps_avg": 25.0, "is_vfr": False, "av_offset_ms": 0.0, "av_drift_ms": 0.0,
-        "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": {"coverage": coverage}, "status": {},
+        "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": score, "status": {},
     }  # fmt: skip
     members = {
         "mp4": rng.bytes(900), "flac": rng.bytes(400), "pts.npy": npy(timeline.pts_ns), "valid.npy": npy(table.valid()),
@@ -53,7 +52,7 @@ def clip(key: str, frames: int, coverage: float, seed: int) -> tuple[dict[str, A
     return record, members
 
 
-def make_plan(folder: Folder, n_sources: int = 6, **build_settings: Any) -> Plan:
+def make_plan(folder: Folder, n_sources: int = 6, score: str = "coverage", **build_settings: Any) -> Plan:
     """Packs in ``folder`` (one a source, two clips each, the second of the first source with little coverage)."""
     packs = Folder(f"{folder.url}/{PACKS}")
     sources = [source(f"s{i}.mp4", speaker=f"p{i // 2}", emotion="happy", intensity=3) for i in range(n_sources)]
@@ -61,16 +60,17 @@ def make_plan(folder: Folder, n_sources: int = 6, **build_settings: Any) -> Plan
         about: dict[str, Any] = {"source": f"s{i}.mp4", "clips": [], "rejects": []}
         with write_pack(packs, f"u{i}", about) as pack:
             for j in range(2):
-                record, members = clip(f"s{i}-{j}", 10 + i, 0.2 if (i, j) == (0, 1) else 1.0, 10 * i + j)
+                record, members = clip(f"s{i}-{j}", 10 + i, {score: 0.2 if (i, j) == (0, 1) else 1.0}, 10 * i + j)
                 about["clips"].append(record)
                 pack.add(record["key"], members)
     info = {
         "talkface": "0", "annotators": {}, "faces": (), "config": {}, "config_hash": "0", "layout": "plain",
         "strictest_licence": "CC-BY-4.0",
     }  # fmt: skip
+    scores = [ScoreSpec(name=score, unit="0..1", description="a share")]
     settings = {"thresholds": {"coverage": Threshold(min=0.5)}, "shard_megabytes": 0.03} | build_settings
     return Plan(
-        sources=sources, packs=[f"u{i}" for i in range(n_sources)], rejects=[], columns=COLUMNS, scores=SCORES,
+        sources=sources, packs=[f"u{i}" for i in range(n_sources)], rejects=[], columns=COLUMNS, scores=scores,
         info=info, has_video=True, build=Build(**settings),
     )  # fmt: skip
 

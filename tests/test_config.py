@@ -1,0 +1,42 @@
+"""Configuration: strict, hashed, and equal after a round trip."""
+
+from pathlib import Path
+
+import pytest
+
+from talkface.config import Ingest, Pack
+from talkface.errors import ConfigError
+
+
+def test_defaults_survive_toml(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(Ingest().toml())
+    assert Ingest.load(path) == Ingest.load(None) == Ingest()
+    assert Ingest.load(path).hash() == Ingest().hash()
+
+
+def test_any_change_changes_the_hash() -> None:
+    assert Pack(unit_seconds=60).hash() != Pack().hash()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[pack.cut]\nmax_second = 3", "unknown key 'pack.cut.max_second'. Did you mean 'max_seconds'?"),
+        ("[bild]", "unknown key 'bild'. Did you mean 'build'?"),
+        ("[pack.video]\nsize = 33", "pack.video.size: Input should be"),
+        ("size = ", "not TOML"),
+    ],
+)
+def test_mistakes_are_one_sentence_that_helps(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Ingest.load(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
+        Ingest.load(tmp_path / "none.toml")
