@@ -60,6 +60,14 @@ class Part:
     quads: slice
 
 
+@dataclass(frozen=True)
+class Marks:
+    """A few vertices of the skin, at rest and by shape."""
+
+    rest: Float[np.ndarray, "marks 3"]
+    basis: Float[np.ndarray, "shapes marks 3"]
+
+
 class Head:
     """One person's head: vertices for any expression, pictures for any pose."""
 
@@ -131,27 +139,33 @@ class Head:
         camera: Camera,
     ) -> Float[np.ndarray, " 4"]:
         """x0 y0 x1 y1 in pixels around the face, as far as MediaPipe's mesh covers it: forehead to chin."""
-        points = self.pose(self.vertices(arkit), rotation, translation)[self._oval]
-        pixels = camera.project(points)
+        pixels = camera.project(self._some(self._oval, arkit) @ rotation.T + translation)
         return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
 
     def mouth_open(self, arkit: Float[np.ndarray, " 52"]) -> float:
         """Distance between the lips' inner edges in the middle of the mouth, in cm."""
-        upper, lower = self.vertices(arkit)[self._lips]
+        upper, lower = self._some(self._lips, arkit)
         return float(np.linalg.norm(upper - lower))
 
-    @cached_property
-    def _oval(self) -> np.ndarray:
-        s = mesh.skin()
-        inside = (s.level < 5.9) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
-        return np.flatnonzero(inside.ravel())
+    def _some(self, marks: "Marks", arkit: np.ndarray) -> Float[np.ndarray, "marks 3"]:
+        weights = _corrected(np.nan_to_num(np.asarray(arkit, np.float64)))
+        return marks.rest + np.tensordot(weights.astype(np.float32), marks.basis, axes=1)
+
+    def _marks(self, vertices: np.ndarray) -> "Marks":
+        return Marks(self.rest[vertices], self.basis[:, vertices])
 
     @cached_property
-    def _lips(self) -> np.ndarray:
+    def _oval(self) -> "Marks":
+        s = mesh.skin()
+        inside = (s.level < 5.5) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
+        return self._marks(np.flatnonzero(inside.ravel()))
+
+    @cached_property
+    def _lips(self) -> "Marks":
         s = mesh.skin()
         _, _, row = mesh.levels()
         middle = int(np.argmin(np.abs(s.theta[0])))
-        return np.array([row, row + 1]) * s.x.shape[1] + middle
+        return self._marks(np.array([row, row + 1]) * s.x.shape[1] + middle)
 
     @cached_property
     def _on_body(self) -> np.ndarray:
