@@ -157,7 +157,7 @@ class Head:
     @cached_property
     def _oval(self) -> "Marks":
         s = mesh.skin()
-        inside = (s.level < 5.5) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
+        inside = (s.level < 6.5) & (s.level > -8.8) & (np.abs(np.degrees(s.theta)) < 68)
         return self._marks(np.flatnonzero(inside.ravel()))
 
     @cached_property
