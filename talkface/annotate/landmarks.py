@@ -104,6 +104,7 @@ class FaceMesh:
         self._warm = False
         with quiet():
             self._find = _solutions() if task is None else _tasks(task)
+            self._find(np.zeros((256, 256, 3), np.uint8))
 
     def detect(self, pixels: UInt8[np.ndarray, "height width 3"], roi: Float[np.ndarray, " 4"]) -> Mesh | None:
         """The face in the square ``roi`` (x0 y0 x1 y1 in pixels, may reach outside: black) of an RGB picture."""
