@@ -1,35 +1,22 @@
-"""The command ``toolkit``: parse, call, print."""
+"""The command ``toolkit``: parse, call, print.
+
+Each command imports what it needs when it runs: torch, datasets and others take seconds that ``--help`` can do without.
+"""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface import doctor as doctor_
-from talkface import weights
 from talkface.config import Ingest
-from talkface.console import (
-    console,
-    errors,
-    print_forecast,
-    print_ingest,
-    print_stats,
-    progress_bar,
-)
-from talkface.datasets import build as build_
-from talkface.datasets import stats as stats_
-from talkface.datasets.reader import Dataset
-from talkface.datasets.verify import verify as verify_
 from talkface.errors import ConfigError, TalkfaceError
-from talkface.ingest import job
-from talkface.ingest.plan import forecast
-from talkface.ingest.scan import scan
-from talkface.render.sheet import sheet as sheet_
-from talkface.render.synthetic import make_demo
-from talkface.store import Folder
+
+if TYPE_CHECKING:
+    from talkface.datasets.build import Plan
+    from talkface.ingest.job import IngestResult
 
 OK, FAILED, SOME_REJECTED, INTERRUPTED = 0, 1, 3, 130
 """Exit codes: all good; the run or a check failed; some source gave no clip; stopped by Ctrl-C."""
@@ -67,8 +54,8 @@ def debug_option(debug: Annotated[bool, typer.Option("--debug", help="Show trace
         os.environ["TALKFACE_DEBUG"] = "1"
 
 
-@app.command()
-def ingest(
+@app.command("ingest")
+def ingest_command(
     inputs: Inputs,
     out: Out = "dataset",
     workers: Workers = None,
@@ -85,18 +72,26 @@ def ingest(
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
+    from talkface.console import console, print_ingest, progress_bar
+    from talkface.datasets.build import build, refuse_to_lose
+    from talkface.datasets.reader import Dataset
+    from talkface.ingest import job
+    from talkface.ingest.scan import scan
+    from talkface.store import Folder
+    from talkface.weights import Models
+
     settings = _settings(config, layout, with_, video)
-    folder, store, count = Folder(out), weights.Models(models, offline=offline), _workers(workers)
+    folder, store, count = Folder(out), Models(models, offline=offline), _workers(workers)
     with folder.lock():
         folder.sweep()
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )
-        build_.refuse_to_lose(folder, {s.name for s in scanned.sources}, replace=replace)
+        refuse_to_lose(folder, {s.name for s in scanned.sources}, replace=replace)
         with progress_bar() as observe:
             result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
-        info = build_.build(folder, _plan(result, settings))
+        info = build(folder, _plan(result, settings))
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
     print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out, count)
@@ -104,8 +99,8 @@ def ingest(
     raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused else OK)
 
 
-@app.command()
-def plan(
+@app.command("plan")
+def plan_command(
     inputs: Inputs,
     out: Out = "dataset",
     workers: Workers = None,
@@ -119,39 +114,53 @@ def plan(
 
     Example: `toolkit plan ./videos`
     """
+    from talkface.console import print_forecast
+    from talkface.ingest.plan import forecast
+    from talkface.ingest.scan import scan
+    from talkface.store import Folder
+    from talkface.weights import Models
+
     settings = _settings(config, layout, with_, True)
     scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
     count = _workers(workers)
-    store = weights.Models(models, offline=offline)
+    store = Models(models, offline=offline)
     print_forecast(forecast(scanned, Folder(out), settings, store, workers=count), count)
 
 
-@app.command()
-def doctor(
+@app.command("doctor")
+def doctor_command(
     models: ModelsDir = None, folder: Annotated[Path, typer.Argument(help="Where output would go.")] = Path()
 ) -> None:
     """Look at decoders, models, licences, cores, disk and GPU.
 
     Example: `toolkit doctor`
     """
-    findings = doctor_.examine(weights.Models(models, offline=True), folder)
+    from talkface.console import console
+    from talkface.doctor import examine
+    from talkface.weights import Models
+
+    findings = examine(Models(models, offline=True), folder)
     for finding in findings:
         console.print(f"{finding.level:>4}  {finding.what}: {finding.detail}")
     raise typer.Exit(FAILED if any(f.level == "bad" for f in findings) else OK)
 
 
-@app.command()
-def why(url: Url, file: Annotated[str, typer.Argument(help="A source: its name, path, or a pattern.")]) -> None:
+@app.command("why")
+def why_command(url: Url, file: Annotated[str, typer.Argument(help="A source: its name, path, or a pattern.")]) -> None:
     """Tell what became of a source: clips with their spans, and each reject with its reason.
 
     Example: `toolkit why dataset M003/video/front/angry/level_3/001.mp4`
     """
-    for line in stats_.why(Dataset(url), file):
+    from talkface.console import console
+    from talkface.datasets.reader import Dataset
+    from talkface.datasets.stats import why
+
+    for line in why(Dataset(url), file):
         console.print(line, markup=False)
 
 
-@app.command()
-def verify(
+@app.command("verify")
+def verify_command(
     url: Url,
     repair: Annotated[bool, typer.Option("--repair", help="Make what is broken anew from the packs.")] = False,
 ) -> None:
@@ -159,12 +168,18 @@ def verify(
 
     Example: `toolkit verify dataset`
     """
-    problems = verify_(url)
+    from talkface.console import console, errors
+    from talkface.datasets.build import rebuild
+    from talkface.datasets.reader import Dataset
+    from talkface.datasets.verify import verify
+    from talkface.store import Folder
+
+    problems = verify(url)
     if problems and repair:
         for problem in problems:
             console.print(f"found: {problem}", markup=False)
-        build_.rebuild(Folder(url))
-        problems = verify_(url)
+        rebuild(Folder(url))
+        problems = verify(url)
     for problem in problems:
         errors.print(str(problem), markup=False)
     console.print(
@@ -173,34 +188,41 @@ def verify(
     raise typer.Exit(FAILED if problems else OK)
 
 
-@app.command()
-def stats(url: Url, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@app.command("stats")
+def stats_command(url: Url, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Hours, speakers, emotions by intensity, quantiles of every score, rejects by reason.
 
     Example: `toolkit stats dataset`
     """
-    found = stats_.stats(Dataset(url))
+    from talkface.console import print_stats
+    from talkface.datasets.reader import Dataset
+    from talkface.datasets.stats import stats
+
+    found = stats(Dataset(url))
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
         print_stats(found)
 
 
-@app.command()
-def synth(
+@app.command("synth")
+def synth_command(
     folder: Annotated[Path, typer.Argument(help="Where the clips go.", show_default=False)],
-    seconds: Annotated[float, typer.Option(help="Length of each clip.")] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Length of each clip.")] = 4.4,
 ) -> None:
     """Make synthetic talking faces with known truth: several people, emotions and head motions.
 
     Example: `toolkit synth ./videos`
     """
+    from talkface.console import console
+    from talkface.render.synthetic import make_demo
+
     for path in make_demo(folder, seconds=seconds):
         console.print(str(path), markup=False)
 
 
-@app.command()
-def sheet(
+@app.command("sheet")
+def sheet_command(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("sheet.png"),
     clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the dataset.")] = 6,
@@ -209,7 +231,11 @@ def sheet(
 
     Example: `toolkit sheet dataset --out sheet.png`
     """
-    sheet_(Dataset(url), out, clips)
+    from talkface.console import console
+    from talkface.datasets.reader import Dataset
+    from talkface.render.sheet import sheet
+
+    sheet(Dataset(url), out, clips)
     console.print(str(out), markup=False)
 
 
@@ -219,7 +245,10 @@ def models_list(models: ModelsDir = None) -> None:
 
     Example: `toolkit models list`
     """
-    for row in weights.Models(models, offline=True).status():
+    from talkface.console import console
+    from talkface.weights import Models
+
+    for row in Models(models, offline=True).status():
         where = row.path or f"not here: toolkit models pull {row.weight.name}"
         state = "" if row.ok or not row.path else "  DAMAGED"
         console.print(
@@ -237,7 +266,10 @@ def models_pull(
 
     Example: `toolkit models pull face_landmarker`
     """
-    for path in weights.Models().pull(names or []):
+    from talkface.console import console
+    from talkface.weights import Models
+
+    for path in Models().pull(names or []):
         console.print(str(path), markup=False)
 
 
@@ -247,7 +279,10 @@ def models_add(name: str, path: Path) -> None:
 
     Example: `toolkit models add face_landmarker ./face_landmarker.task`
     """
-    console.print(str(weights.Models(offline=True).add(name, path)), markup=False)
+    from talkface.console import console
+    from talkface.weights import Models
+
+    console.print(str(Models(offline=True).add(name, path)), markup=False)
 
 
 @models_app.command("verify")
@@ -256,7 +291,10 @@ def models_verify(models: ModelsDir = None) -> None:
 
     Example: `toolkit models verify`
     """
-    wrong = [r for r in weights.Models(models, offline=True).status() if r.path and not r.ok]
+    from talkface.console import errors
+    from talkface.weights import Models
+
+    wrong = [r for r in Models(models, offline=True).status() if r.path and not r.ok]
     for row in wrong:
         errors.print(
             f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False
@@ -274,8 +312,10 @@ def _settings(config: Path | None, layout: str | None, with_: str | None, video:
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
 
 
-def _plan(result: job.IngestResult, settings: Ingest) -> build_.Plan:
-    return build_.Plan(
+def _plan(result: "IngestResult", settings: Ingest) -> "Plan":
+    from talkface.datasets.build import Plan
+
+    return Plan(
         sources=result.sources,
         packs=result.packs,
         rejects=result.rejects,
@@ -300,10 +340,10 @@ def main() -> None:
     except TalkfaceError as error:
         if os.environ.get("TALKFACE_DEBUG"):
             raise
-        errors.print(f"{type(error).__name__}: {error}", markup=False)
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else FAILED)
     except KeyboardInterrupt:
-        errors.print("Stopped. Finished work is kept; run the same command again to go on.")
+        typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
         sys.exit(INTERRUPTED)
 
 

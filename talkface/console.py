@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,15 +10,17 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from talkface.datasets.stats import rejects_by_reason
-from talkface.ingest.job import IngestResult, Progress
-from talkface.ingest.plan import Forecast
+
+if TYPE_CHECKING:
+    from talkface.ingest.job import IngestResult, Progress
+    from talkface.ingest.plan import Forecast
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None]]:
+def progress_bar() -> Iterator[Callable[["Progress"], None]]:
     """One bar: work units, seconds of video, times real time, time left. Gives the function that feeds it."""
     columns = (
         SpinnerColumn(),
@@ -33,7 +35,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("ingest", total=None, units="0", seconds="0", speed="-")
 
-        def observe(progress: Progress) -> None:
+        def observe(progress: "Progress") -> None:
             bar.update(
                 task,
                 total=progress.seconds,
@@ -46,7 +48,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         yield observe
 
 
-def print_ingest(result: IngestResult, dataset: Mapping[str, Any], url: str, workers: int) -> None:
+def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str, workers: int) -> None:
     """The summary at the end of an ingest: clips, hours, rejects by reason, times real time per stage, models."""
     progress = result.progress
     clips = sum(s["clips"] for s in dataset["splits"].values())
@@ -76,7 +78,7 @@ def print_rejects(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(f"rejects: {text or 'none'}" + (" (toolkit why DATASET FILE tells more)" if reasons else ""))
 
 
-def print_stages(progress: Progress, worked: float, workers: int) -> None:
+def print_stages(progress: "Progress", worked: float, workers: int) -> None:
     """CPU seconds of each stage, and how many times real time one core does it at."""
     table = Table("stage", "CPU s", "share", "x real time a core", box=None, header_style="")
     total = sum(progress.cpu.values())
@@ -105,7 +107,7 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def print_forecast(plan: Forecast, workers: int) -> None:
+def print_forecast(plan: "Forecast", workers: int) -> None:
     """What ``toolkit plan`` found."""
     console.print(
         f"{plan.sources} sources in {plan.units} units ({plan.units_done} done already), "

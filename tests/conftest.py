@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,44 @@ def files_of(root: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
     found = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith("."))
     names = {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
     return {name: digest for name, digest in names.items() if not name.startswith(but or ("\0",))}
+
+
+NOT_DATA = ("packs/", "run.json")
+"""What lies in a dataset's folder and is not part of the dataset."""
+
+Toolkit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "talkface.cli", *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def toolkit() -> Toolkit:
+    """Run the command to its end; checks the exit code unless ``code`` is None."""
+
+    def run(*arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, check=False)
+        assert code is None or result.returncode == code, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Path:
+    """The demo's synthetic clips."""
+    folder = tmp_path_factory.mktemp("synthetic") / "videos"
+    toolkit("synth", folder, "--seconds", "3")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit, videos: Path) -> Path:
+    """The demo's dataset, made offline with one worker; the demo holds one file that is no video."""
+    out = tmp_path_factory.mktemp("demo") / "dataset"
+    before = files_of(videos)
+    result = toolkit("ingest", videos, "--out", out, "--offline", "--workers", "1", code=3)
+    assert files_of(videos) == before, "the input was changed"
+    assert "PREVIEW" in result.stdout
+    return out

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,47 +18,7 @@ import pytest
 
 from talkface.datasets.reader import Dataset
 from talkface.datasets.verify import verify
-from tests.conftest import files_of
-
-NOT_DATA = ("packs/", "run.json")
-"""What lies in a dataset's folder and is not part of the dataset."""
-
-Toolkit = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "talkface.cli", *map(str, arguments)]
-
-
-@pytest.fixture(scope="session")
-def toolkit() -> Toolkit:
-    """Run the command to its end; checks the exit code unless ``code`` is None."""
-
-    def run(*arguments: str | Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600, check=False)
-        assert code is None or result.returncode == code, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
-        return result
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Path:
-    """The demo's synthetic clips."""
-    folder = tmp_path_factory.mktemp("synthetic") / "videos"
-    toolkit("synth", folder, "--seconds", "3")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit, videos: Path) -> Path:
-    """The demo's dataset, made offline with one worker; the demo holds one file that is no video."""
-    out = tmp_path_factory.mktemp("demo") / "dataset"
-    before = files_of(videos)
-    result = toolkit("ingest", videos, "--out", out, "--offline", "--workers", "1", code=3)
-    assert files_of(videos) == before, "the input was changed"
-    assert "PREVIEW" in result.stdout
-    return out
+from tests.conftest import NOT_DATA, Toolkit, command, files_of
 
 
 def test_the_demo_is_a_verified_dataset_with_labels(demo: Path, toolkit: Toolkit) -> None:
@@ -300,8 +260,9 @@ def test_an_unreadable_folder_and_file_are_rejects(videos: Path, tmp_path: Path)
     (folder / "secret").chmod(0)
     (folder / "b.mp4").chmod(0)
     code = (
-        "import os, sys; os.setgid(65534); os.setuid(65534)\n"
+        "import os, sys\n"
         "from talkface.ingest.scan import scan\n"
+        "os.setgid(65534); os.setuid(65534)\n"
         "print([(r.source, r.reason) for r in scan([sys.argv[1]]).rejects])\n"
     )
     for part in (tmp_path, *tmp_path.parents):
@@ -318,8 +279,8 @@ def test_two_people_two_tracks_throughout(media: Path, models: Path, toolkit: To
     toolkit("ingest", source, "--out", out, "--models", models, "--offline", "--no-video", code=0)
     dataset = Dataset(str(out))
     clips = dataset.clips.to_pylist()
-    assert {c["track"] for c in clips} == {0, 1}
-    sides: dict[int, set[bool]] = {0: set(), 1: set()}
+    assert {c["track"] for c in clips} == {1, 2}
+    sides: dict[int, set[bool]] = {1: set(), 2: set()}
     seconds = dict.fromkeys(sides, 0.0)
     for clip in clips:
         boxes = dataset.sample(clip["key"])["box.npy"]

@@ -103,8 +103,8 @@ class Region:
         origin = np.array([self.square.x, self.square.y])
         first, last = -origin * ratio, (self._picture - origin) * ratio
         most = min(self.kept, max(int((np.floor(last) - np.ceil(first)).min()), ceil(covered.extent * ratio)))
-        side = min(most, round(self._wanted(covered) * ratio))
-        if abs(side / self._size - 1) < SNAP and self._size <= most:
+        side = min(most, ceil(self._wanted(covered) * ratio))
+        if abs(side / self._size - 1) < SNAP and covered.extent * ratio <= self._size <= most:
             side = self._size
         corner = ((covered.low + covered.high) / 2 - origin) * ratio - side / 2
         corner = np.ceil(first) + _inside(corner - np.ceil(first), side, np.floor(last) - np.ceil(first))
