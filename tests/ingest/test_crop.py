@@ -106,6 +106,12 @@ def test_a_face_that_fills_more_than_the_picture_leaves_black_bars() -> None:
     assert (crop[32] > 150).all()
 
 
+def test_a_face_that_grows_leaves_the_region() -> None:
+    region = Region(pack(), box(140, 90, 40), WIDE)
+    assert region.holds(region.covered([box(140, 90, 40), box(136, 86, 46)]))
+    assert not region.holds(region.covered([box(130, 80, 60)] * 3))
+
+
 def coordinates(width: int = 250, height: int = 240) -> np.ndarray:
     """A picture in which each pixel's red and green tell where its middle is, less 0.5, with noise."""
     y, x = np.mgrid[:height, :width]
@@ -156,6 +162,15 @@ def test_disk_and_memory_give_the_same_pictures() -> None:
         np.testing.assert_array_equal(spool.read(i), pictures[i])
     del spool
     assert spools.free_bytes == 4 * 40 * 40 * 3
+
+
+def test_a_part_of_a_frame_does_not_keep_the_frame() -> None:
+    frame = np.zeros((40, 80, 3), np.uint8)
+    spool = Spools().open(40)
+    spool.write(frame[:, :40].copy())
+    spool.write(frame.reshape(2, 40, 40, 3)[0])
+    frame[:] = 9
+    assert spool.read(0).max() == spool.read(1).max() == 0
 
 
 @contextmanager
