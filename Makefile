@@ -39,6 +39,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

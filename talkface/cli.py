@@ -92,6 +92,7 @@ def ingest_command(
         with progress_bar() as observe:
             result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
         info = build(folder, _plan(result, settings))
+        folder.write("run.json", json.dumps(job.run_report(result, count), indent=1).encode())
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
     print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out, count)

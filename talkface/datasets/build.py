@@ -90,6 +90,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
         folder.write(f"manifest/{name}.parquet", tables[name])
     folder.write("README.md", card(info, clips).encode())
     folder.write("dataset.json", json.dumps(info.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n")
+    _remove_other_packs(folder, set(plan.packs))
     return info
 
 
@@ -150,6 +151,14 @@ def _remove_other_shards(folder: Folder, shards: Set[str]) -> None:
         for name in folder.names(split, ".tar"):
             if f"{split}/{name}" not in shards:
                 folder.remove(f"{split}/{name}")
+
+
+def _remove_other_packs(folder: Folder, kept: Set[str]) -> None:
+    """Packs of an older configuration, or of sources that were let go, only take room."""
+    for ending in (".json", ".tar"):
+        for name in folder.names(PACKS, ending):
+            if name.removesuffix(ending) not in kept and f"{PACKS}/{name}" != PLAN:
+                folder.remove(f"{PACKS}/{name}")
 
 
 def _read_packs(folder: Folder, plan: Plan) -> tuple[list[Candidate], list[dict[str, Any]]]:

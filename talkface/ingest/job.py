@@ -113,6 +113,22 @@ def ingest(
     )
 
 
+def run_report(result: IngestResult, workers: int) -> dict[str, Any]:
+    """What a run cost, for ``run.json`` beside the dataset; not part of the dataset, whose bytes know no clock."""
+    progress = result.progress
+    worked = progress.seconds_done - progress.seconds_kept
+    return {
+        "workers": workers,
+        "wall_seconds": progress.wall,
+        "video_seconds": worked,
+        "video_seconds_kept": progress.seconds_kept,
+        "frames": progress.frames,
+        "cpu_seconds": dict(progress.cpu),
+        "times_real_time_a_core": {stage: worked / cpu for stage, cpu in progress.cpu.items() if cpu},
+        "failures": list(result.failures),
+    }
+
+
 def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject | None:
     """Add a finished unit to the progress; a reject if it came to nothing. A full disk ends the run."""
     progress.units_done += 1

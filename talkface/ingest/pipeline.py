@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from talkface.annotate.base import Annotator, ClipView, FaceView, Result, Rows, annotator_class, in_order
-from talkface.annotate.landmarks import Annotator as Landmarks
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
@@ -95,7 +94,7 @@ def _tools(pack_json: str, models: Models) -> Tools:
     pack = Pack.model_validate_json(pack_json)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    weight, path = models.choose(Landmarks.weights[0])
+    weight, path = models.choose(FaceMesh.weights)
     annotators = make_annotators(pack)
     for annotator in annotators:
         annotator.open(models)
@@ -171,7 +170,8 @@ class _UnitWork:
 
     def _sound(self) -> Sound:
         source, unit = self.unit.source, self.unit
-        end_ns = unit.end_ns if unit.end_ns is not None else unit.start_ns + round((unit.seconds + 1) * NS)
+        # A second more than the unit: its last frame stays on screen beyond the end, headers may understate.
+        end_ns = unit.start_ns + round((unit.seconds + 1) * NS)
         with self.clock("sound"):
             if source.audio_uri is not None:
                 return read_sound(source.audio_uri, unit.start_ns, end_ns, clock_of=source.uri)

@@ -75,3 +75,11 @@ def test_sources_are_not_lost_by_accident(dataset: Dataset) -> None:
         refuse_to_lose(dataset.folder, {"other.mp4"}, replace=False)
     refuse_to_lose(dataset.folder, {"other.mp4"}, replace=True)
     refuse_to_lose(dataset.folder, {f"s{i}.mp4" for i in range(9)}, replace=False)
+
+
+def test_packs_that_no_longer_belong_go_after_a_build(dataset: Dataset) -> None:
+    packs = Path(dataset.folder.url) / "packs"
+    (packs / "old.tar").write_bytes(b"old")
+    (packs / "old.json").write_bytes(b"{}")
+    rebuild(dataset.folder)
+    assert {p.name for p in packs.iterdir()} == {"plan.json", *(f"u{i}.{e}" for i in range(6) for e in ("tar", "json"))}
