@@ -73,7 +73,7 @@ def ingest_command(
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
     from talkface.console import console, print_ingest, progress_bar
-    from talkface.datasets.build import build, refuse_to_lose
+    from talkface.datasets.build import build, refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.scan import scan
@@ -83,12 +83,14 @@ def ingest_command(
     settings = _settings(config, layout, with_, video)
     folder, store, count = Folder(out), Models(models, offline=offline), _workers(workers)
     with folder.lock():
+        refuse_foreign(folder)
         folder.sweep()
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )
-        refuse_to_lose(folder, {s.name for s in scanned.sources}, replace=replace)
+        doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
+        refuse_to_lose(folder, doubles | {s.name for s in scanned.sources}, replace=replace)
         with progress_bar() as observe:
             result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
         info = build(folder, _plan(result, settings))
@@ -176,10 +178,12 @@ def verify_command(
     from talkface.store import Folder
 
     problems = verify(url)
-    if problems and repair:
+    folder = Folder(url)
+    if problems and repair and folder.exists():
         for problem in problems:
             console.print(f"found: {problem}", markup=False)
-        rebuild(Folder(url))
+        with folder.lock():
+            rebuild(folder)
         problems = verify(url)
     for problem in problems:
         errors.print(str(problem), markup=False)
@@ -304,7 +308,10 @@ def models_verify(models: ModelsDir = None) -> None:
 
 
 def _settings(config: Path | None, layout: str | None, with_: str | None, video: bool) -> Ingest:
+    from talkface.annotate.base import require_scores
+
     settings = Ingest.load(config)
+    require_scores(settings.build.thresholds)
     pack = settings.pack
     if with_ is not None:
         pack = pack.model_copy(update={"annotators": tuple(n.strip() for n in with_.split(",") if n.strip())})

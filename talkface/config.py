@@ -109,10 +109,10 @@ class Ingest(Strict):
         if path is None:
             return cls()
         try:
-            data = tomllib.loads(Path(path).read_text())
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check --config.") from error
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise ConfigError(f"{path}: not TOML: {error}.") from error
         return parse(cls, data, where=str(path))
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -20,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from talkface.errors import DatasetError, RunError
+from talkface.errors import ConfigError, DatasetError, RunError
 
 try:
     import fcntl
@@ -29,6 +30,9 @@ except ImportError:  # Windows has no flock; two writers are then not kept apart
 
 PART = ".part"
 """Ending of a file that is being written; a crash may leave one behind, and ``Folder.sweep`` removes it."""
+
+OURS = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
+"""Names of such files: other programs have partial files too."""
 
 CHUNK = 1 << 20
 
@@ -42,7 +46,10 @@ class Folder:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url).rstrip("/") or "/"
-        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{self.url}: cannot be reached ({error}). Check the address.") from error
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def __repr__(self) -> str:
@@ -131,7 +138,7 @@ class Folder:
         """Remove what a crash left half-written; returns how many files."""
         if not self.is_local or not Path(self.root).is_dir():
             return 0
-        parts = [p for p in Path(self.root).rglob(f".*{PART}") if p.is_file()]
+        parts = [p for p in Path(self.root).rglob(f".*{PART}") if OURS.fullmatch(p.name) and p.is_file()]
         for part in parts:
             part.unlink(missing_ok=True)
         return len(parts)
@@ -154,8 +161,12 @@ class Folder:
         if not self.is_local or fcntl is None:
             yield
             return
-        Path(self.root).mkdir(parents=True, exist_ok=True)
-        with Path(self.path(".lock")).open("wb") as file:
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            opened = Path(self.path(".lock")).open("wb")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise RunError(f"{self.url}: cannot be written ({error.strerror}). Choose another folder.") from error
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

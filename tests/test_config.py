@@ -40,3 +40,9 @@ def test_mistakes_are_one_sentence_that_helps(tmp_path: Path, text: str, message
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
         Ingest.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b'layout = "\xff"')
+    with pytest.raises(ConfigError, match=r"c\.toml: not TOML"):
+        Ingest.load(tmp_path / "c.toml")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkface.errors import DatasetError, RunError
+from talkface.errors import ConfigError, DatasetError, RunError
 from talkface.store import (
     Folder,
     TarWriter,
@@ -52,6 +52,20 @@ def test_a_killed_write_leaves_no_final_file_and_is_swept(tmp_path: Path) -> Non
     assert Folder(tmp_path).names() == []
     assert Folder(tmp_path).sweep() == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_partial_files_of_other_programs_stay(tmp_path: Path) -> None:
+    (tmp_path / ".film.mp4.part").touch()
+    assert Folder(tmp_path).sweep() == 0
+    assert (tmp_path / ".film.mp4.part").exists()
+
+
+def test_a_place_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="foo://x: cannot be reached"):
+        Folder("foo://x")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written"), Folder(tmp_path / "file" / "x").lock():
+        pass
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:

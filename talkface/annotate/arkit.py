@@ -48,12 +48,14 @@ class Annotator:
         ),
     )
     needs = ()
-    weights = (("face_landmarker", "arkit_head"),)
+    weights: tuple[tuple[str, ...], ...] = (("face_landmarker", "arkit_head"),)
     licence = "Apache-2.0"
     Config = ArkitConfig
 
     def __init__(self, config: ArkitConfig) -> None:
         self.config = config
+        named = {"auto": self.weights, "model": (("face_landmarker",),), "embedded": (("arkit_head",),)}
+        self.weights = named[config.head]
 
     def open(self, models: Models) -> None:
         """Raises WeightsError if the configuration asks for the model and it cannot be had."""

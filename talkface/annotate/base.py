@@ -4,9 +4,10 @@ A new annotator is one new file here: ``gaze.py`` with a class ``Annotator`` mak
 name starts with an underscore are helpers and are not discovered.
 """
 
+import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -126,6 +127,14 @@ def in_order(names: Sequence[str]) -> list[str]:
     for name in names:
         visit(name, ())
     return ordered
+
+
+def require_scores(names: Iterable[str]) -> None:
+    """Raise ConfigError for a name that is no annotator's score: a threshold on it would let everything pass."""
+    known = sorted(s.name for annotator in annotator_names() for s in annotator_class(annotator).scores)
+    for name in sorted(set(names) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"build.thresholds: no score named {name!r}. Did you mean {near!r}? See docs/annotators.md.")
 
 
 def producer(column: str) -> str:

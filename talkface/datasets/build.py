@@ -115,6 +115,16 @@ def rebuild(folder: Folder) -> schema.DatasetInfo:
     return build(folder, _plan_from(raw))
 
 
+def refuse_foreign(folder: Folder) -> None:
+    """Raise ConfigError if ``folder`` holds anything but what an earlier ingest left there: a build overwrites."""
+    if folder.exists("dataset.json") or folder.exists(PACKS):
+        return
+    if held := [n for n in folder.names() if not n.startswith(".")]:
+        raise ConfigError(
+            f"{folder.url} is neither empty nor a dataset of talkface (it holds {held[0]}). Choose another --out."
+        )
+
+
 def refuse_to_lose(folder: Folder, names: Set[str], *, replace: bool) -> None:
     """Raise ConfigError if the dataset in ``folder`` holds sources that are not among ``names``, unless ``replace``."""
     if replace or not folder.exists("dataset.json"):

@@ -2,7 +2,7 @@
 
 A sample is a run of members in a tar that share a key: ``json``, then ``mp4`` (whole datasets may leave it out),
 ``flac``, ``pts.npy``, ``valid.npy``, then one ``.npy`` a column in the order of dataset.json. A **pack** holds the
-samples of one work unit plus a first member ``unit.json``; a **shard** holds samples alone.
+samples of one work unit, with an index beside it; a **shard** holds samples alone.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.config import Strict
@@ -80,12 +81,15 @@ class DatasetInfo(Strict):
         """Read dataset.json. Raises DatasetError for a damaged or newer one."""
         try:
             raw = json.loads(data)
-            version = raw["schema_version"]
+            version = int(raw["schema_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{where}: not a dataset.json ({error}).") from error
         if version > VERSION:
             raise DatasetError(f"{where}: schema version {version}; this talkface reads {VERSION}. Update talkface.")
-        return cls.model_validate(raw)
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise DatasetError(f"{where}: damaged ({error.errors()[0]['msg']}: {error.errors()[0]['loc']}).") from error
 
 
 def spec_dict(spec: ColumnSpec | ScoreSpec) -> dict[str, Any]:

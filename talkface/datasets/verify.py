@@ -4,6 +4,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import datasets as hf
@@ -42,6 +43,8 @@ def verify(url: str, *, readers: bool = True) -> list[Problem]:
         shards = dataset.table("shards").to_pylist()
         problems = [p for shard in shards for p in _check_shard(dataset, shard)]
         problems += _check_manifests(dataset, shards)
+        for name in ("sources", "rejects"):  # the others have been read by now
+            dataset.table(name)
     except DatasetError as error:
         return [Problem(url, str(error))]
     if readers and not problems and dataset.folder.is_local and shards:
@@ -116,7 +119,7 @@ def _check_samples(
                 yield Problem(f"{where}.{ext}", "members.parquet has it elsewhere")
         try:
             check_values({ext: decode(ext, data) for ext, (_, data) in members.items()}, dataset.info)
-        except (AssertionError, ValueError, KeyError) as error:
+        except (AssertionError, ValueError, KeyError, TypeError, EOFError, MemoryError) as error:
             yield Problem(where, str(error))
 
 
@@ -135,16 +138,15 @@ def check_values(sample: Sample, info: schema.DatasetInfo) -> None:
 
 
 def _check_readers(dataset: Dataset, shards: list[str]) -> Iterator[Problem]:
-    paths = [dataset.folder.path(s) for s in shards]
-    plain = {key: ext for path in paths for key, ext in _read_tarfile(path)}
-    for name, read in (("webdataset", _read_webdataset), ("datasets", _read_datasets)):
-        found = {key: members for path in paths for key, members in read(path, dataset.info)}
+    for shard, name in product(shards, READERS):
+        path = dataset.folder.path(shard)
+        plain, found = dict(_read_tarfile(path)), dict(READERS[name](path, dataset.info))
         if found.keys() != plain.keys():
-            yield Problem(name, f"reads {len(found)} samples where tarfile reads {len(plain)}")
+            yield Problem(shard, f"{name} reads {len(found)} samples where tarfile reads {len(plain)}")
         for key in found.keys() & plain.keys():
             for ext, data in plain[key].items():
                 if found[key].get(ext) != data:
-                    yield Problem(name, f"{key}.{ext}: reads other bytes than tarfile")
+                    yield Problem(shard, f"{name} reads other bytes than tarfile: {key}.{ext}")
 
 
 def _read_tarfile(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -168,6 +170,9 @@ def _read_datasets(path: str, info: schema.DatasetInfo) -> Iterator[tuple[str, d
     stream = hf.load_dataset("webdataset", data_files=[path], split="train", streaming=True, features=hf_features(info))
     for sample in stream:
         yield sample["__key__"], {ext: _as_bytes(sample[ext], dtypes.get(ext)) for ext in info.members()}
+
+
+READERS = {"webdataset": _read_webdataset, "datasets": _read_datasets}
 
 
 def _as_bytes(value: Any, array: tuple[str, tuple[int, ...], str] | None) -> bytes:

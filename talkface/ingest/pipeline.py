@@ -7,18 +7,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
+from threading import Lock
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import torch
 
-from talkface.annotate.base import Annotator, ClipView, FaceView, Result, Rows, annotator_class, in_order
+from talkface.annotate.base import (
+    Annotator,
+    ClipView,
+    FaceView,
+    Result,
+    Rows,
+    annotator_class,
+    annotator_names,
+    in_order,
+)
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
 from talkface.config import Pack, Video, parse
-from talkface.errors import SourceError
+from talkface.errors import ConfigError, SourceError
 from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
 from talkface.ingest.shots import ShotCutter
@@ -28,6 +38,10 @@ from talkface.weights import Models
 
 PACK_VERSION: Final = 1
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
+
+
+_ONE_AT_A_TIME: Final = Lock()
+"""A process has one set of tools, whose models no two threads may use: workers of a foreign cluster may have many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,8 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
 
     Raises ConfigError for an unknown name or setting.
     """
+    if unknown := sorted(set(pack.annotate) - set(annotator_names())):
+        raise ConfigError(f"annotate: no annotator named {unknown[0]!r}; there are: {', '.join(annotator_names())}")
     made = []
     for name in in_order(pack.annotators):
         cls = annotator_class(name)
@@ -124,6 +140,11 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
 
     Raises RunError when the disk is full.
     """
+    with _ONE_AT_A_TIME:
+        return _process(settings, unit)
+
+
+def _process(settings: Settings, unit: Unit) -> UnitReport:
     tools = _tools(settings.pack.model_dump_json(), settings.models)
     work = _UnitWork(settings.pack, unit, tools)
     about: dict[str, Any] = {"source": unit.source.name, "clips": [], "rejects": []}
@@ -200,8 +221,12 @@ class _UnitWork:
     def _decoded(self, reader: VideoReader) -> Iterator[Frame]:
         frames = iter(reader)
         while True:
-            with self.clock("decode"):
-                frame = next(frames, None)
+            try:
+                with self.clock("decode"):
+                    frame = next(frames, None)
+            except SourceError as error:  # what was seen until then still becomes clips
+                self._reject("decode", error.reason, str(error))
+                return
             if frame is None:
                 return
             self.frames += 1

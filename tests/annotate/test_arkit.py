@@ -145,3 +145,11 @@ def _both(
             real.append(found.shapes)
         index += 1
     return np.array(ours), np.array(real)
+
+
+def test_the_weights_named_are_those_that_are_used() -> None:
+    assert [Annotator(ArkitConfig(head=head)).weights for head in ("auto", "model", "embedded")] == [
+        (("face_landmarker", "arkit_head"),),
+        (("face_landmarker",),),
+        (("arkit_head",),),
+    ]

@@ -21,9 +21,11 @@ from talkface.annotate.base import (
     annotator_names,
     in_order,
     producer,
+    require_scores,
 )
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Labels, Probe, ScoreSpec, Source, Timeline
 from talkface.datasets.schema import CLIP_FIELDS
+from talkface.errors import ConfigError
 from talkface.vocab import EMOTIONS, SAMPLE_RATE
 from talkface.weights import REGISTRY, Models
 
@@ -243,3 +245,9 @@ def test_pickles_before_it_is_opened(name: str) -> None:
     again = pickle.loads(pickle.dumps(cls(cls.Config())))
     assert again.name == name
     assert pickle.loads(pickle.dumps((cls.columns, cls.scores))) == (cls.columns, cls.scores)
+
+
+def test_a_threshold_on_no_score_is_refused() -> None:
+    require_scores(["coverage", "speech_share"])
+    with pytest.raises(ConfigError, match="Did you mean 'coverage'"):
+        require_scores(["coverge"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.config import Build, Threshold
-from talkface.datasets.build import build, rebuild, refuse_to_lose, split_of
+from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose, split_of
 from talkface.datasets.reader import Dataset
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError, DatasetError
@@ -83,3 +83,21 @@ def test_packs_that_no_longer_belong_go_after_a_build(dataset: Dataset) -> None:
     (packs / "old.json").write_bytes(b"{}")
     rebuild(dataset.folder)
     assert {p.name for p in packs.iterdir()} == {"plan.json", *(f"u{i}.{e}" for i in range(6) for e in ("tar", "json"))}
+
+
+def test_a_folder_of_something_else_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    folder = Folder(tmp_path / "project")
+    refuse_foreign(folder)
+    (tmp_path / "project" / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"README\.md"):
+        refuse_foreign(folder)
+    refuse_foreign(dataset.folder)
+    dataset.folder.remove("dataset.json")
+    refuse_foreign(dataset.folder)
+
+
+def test_a_damaged_dataset_json_is_a_dataset_error(dataset: Dataset) -> None:
+    dataset.folder.write("dataset.json", b'{"schema_version": 1}')
+    with pytest.raises(DatasetError, match="damaged"):
+        Dataset(dataset.folder.url)

@@ -10,7 +10,8 @@ import webdataset as wds
 
 from talkface.datasets.build import rebuild
 from talkface.datasets.reader import Dataset, hf_features
-from talkface.datasets.verify import verify
+from talkface.datasets.verify import _check_readers, verify
+from talkface.store import TarWriter
 from tests.conftest import files_of
 
 
@@ -56,6 +57,9 @@ def test_missing_extra_and_stale_files_are_found(dataset: Dataset) -> None:
     shard.write_bytes(data)
     (root / "manifest" / "members.parquet").unlink()
     assert any("members.parquet: missing" in str(p) for p in verify(dataset.folder.url))
+    rebuild(dataset.folder)
+    (root / "manifest" / "rejects.parquet").write_bytes(b"no table")
+    assert any("rejects.parquet: damaged" in str(p) for p in verify(dataset.folder.url))
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -82,3 +86,14 @@ def test_three_readers_agree_with_ours_on_decoded_values(dataset: Dataset, tmp_p
         np.testing.assert_array_equal(np.asarray(hugging[key]["mel.npy"], np.float16), sample["mel.npy"])
         np.testing.assert_array_equal(np.asarray(hugging[key]["pts.npy"]), sample["pts.npy"])
         assert bytes(hugging[key]["flac"]) == sample["flac"] == web[key]["flac"]
+
+
+def test_a_reader_that_sees_something_else_is_found(dataset: Dataset) -> None:
+    """webdataset reads endings in lower case; tarfile does not."""
+    with dataset.folder.create("train/odd.tar") as file:
+        tar = TarWriter(file)
+        tar.add("key.MP4", b"x")
+        tar.close()
+    assert str(next(_check_readers(dataset, ["train/odd.tar"]))).startswith(
+        "train/odd.tar: webdataset reads other bytes"
+    )
