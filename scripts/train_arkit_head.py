@@ -28,11 +28,13 @@ import cv2
 import mediapipe as mp
 import numpy as np
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 from torch import nn
 
 from talkface.annotate._arkit_head import features, forward
+from talkface.annotate._mesh import BLENDSHAPE_POINTS
 from talkface.annotate.head import fit_face
 from talkface.annotate.landmarks import FaceMesh
 from talkface.vocab import ARKIT
@@ -48,39 +50,6 @@ JAW_OPEN = SHAPES.index("jawOpen")
 TEACHER_ORDER = [1 + sorted(SHAPES).index(name) for name in SHAPES]
 """The teacher's outputs are ``_neutral`` and then the names from a to z."""
 
-TEACHER_POINTS = [
-    *(0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78, 80),
-    *(81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150, 152, 153),
-    *(
-        154,
-        155,
-        157,
-        158,
-        159,
-        160,
-        161,
-        162,
-        163,
-        168,
-        172,
-        173,
-        176,
-        178,
-        181,
-        185,
-        191,
-        195,
-        197,
-        234,
-        246,
-        249,
-        251,
-    ),
-    *(263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300, 308, 310, 311, 312, 314, 317),
-    *(318, 321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382, 384),
-    *(385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473, 474),
-    *(475, 476, 477),
-]
 """The points of the mesh that the teacher takes, in its order (MediaPipe's face blendshapes graph)."""
 
 SAME_PERSON = {
@@ -278,8 +247,6 @@ class Teacher:
     """The real head: blendshapes from 146 points in pixels. Needs ai-edge-litert."""
 
     def __init__(self, task: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 (only to train)
-
         with zipfile.ZipFile(task) as archive:
             self.net = Interpreter(model_content=archive.read("face_blendshapes.tflite"), num_threads=1)
         self.net.allocate_tensors()
@@ -289,7 +256,7 @@ class Teacher:
     def __call__(self, meshes: np.ndarray) -> np.ndarray:
         """(frames, 51) scores of meshes in pixels."""
         scores = np.empty((len(meshes), len(SHAPES)), np.float32)
-        for row, points in zip(scores, meshes[:, TEACHER_POINTS, :2].astype(np.float32), strict=True):
+        for row, points in zip(scores, meshes[:, BLENDSHAPE_POINTS, :2].astype(np.float32), strict=True):
             self.net.set_tensor(self.input, points[None])
             self.net.invoke()
             row[:] = self.net.get_tensor(self.output)[TEACHER_ORDER]

@@ -59,7 +59,7 @@ class Video(Strict):
 
     size: int = Field(512, ge=64, multiple_of=2, description="side of the square crop in pixels")
     crf: int = Field(20, ge=0, le=51, description="x264's constant rate factor")
-    preset: str = Field("veryfast", description="x264's preset")
+    preset: str = Field("superfast", description="x264's preset")
     keyframe_seconds: float = Field(0.5, gt=0, description="longest distance between key frames")
 
 

@@ -21,11 +21,11 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[["Progress"], None]]:
-    """One bar: work units, seconds of video, times real time, time left. Gives the function that feeds it."""
+    """One bar: files, seconds of video, times real time, time left. Gives the function that feeds it."""
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        TextColumn("{task.fields[units]} files"),
+        TextColumn("{task.fields[files]} files"),
         TextColumn("{task.fields[seconds]} s of video"),
         TextColumn("{task.fields[speed]} x real time"),
         TimeElapsedColumn(),
@@ -33,14 +33,14 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("ingest", total=None, units="0", seconds="0", speed="-")
+        task = bar.add_task("ingest", total=None, files="0", seconds="0", speed="-")
 
         def observe(progress: "Progress") -> None:
             bar.update(
                 task,
                 total=progress.seconds,
                 completed=progress.seconds_done,
-                units=f"{progress.units_done}/{progress.units}",
+                files=f"{progress.files_done}/{progress.files}",
                 seconds=f"{progress.seconds_done:.0f}/{progress.seconds:.0f}",
                 speed=f"{progress.times_real_time:.1f}",
             )

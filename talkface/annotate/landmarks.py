@@ -103,7 +103,7 @@ class FaceMesh:
     def __init__(self, task: Path | None) -> None:
         self._warm = False
         with quiet():
-            self._find = _solutions() if task is None else _tasks(task)
+            self._find = _solutions() if task is None else _networks(task)
             self._find(np.zeros((256, 256, 3), np.uint8))
 
     def detect(self, pixels: UInt8[np.ndarray, "height width 3"], roi: Float[np.ndarray, " 4"]) -> Mesh | None:
@@ -165,7 +165,16 @@ def _square(roi: Float[np.ndarray, " 4"]) -> tuple[tuple[int, int], int]:
     return (round(float(roi[0])), round(float(roi[1]))), side
 
 
-def _tasks(task: Path) -> Find:
+def _networks(task: Path) -> Find:
+    """The task file's networks by LiteRT, or through MediaPipe's Tasks API where LiteRT has no wheel."""
+    try:
+        from talkface.annotate._landmarker import Landmarker  # noqa: PLC0415 (may be missing)
+    except ImportError:
+        return tasks_api(task)
+    return Landmarker(task)
+
+
+def tasks_api(task: Path) -> Find:
     """The Tasks API: mesh and blendshapes, one picture at a time."""
     import mediapipe as mp  # noqa: PLC0415 (0.8 s that no command should wait for)
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,8 @@ class Progress:
 
     units: int
     seconds: float
+    files: int = 0
+    files_done: int = 0
     units_done: int = 0
     units_kept: int = 0
     seconds_done: float = 0.0
@@ -87,7 +89,11 @@ def ingest(
     fingerprint = settings_fingerprint(config.pack, annotators, models)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
     todo = [u for u in units if read_pack_index(packs, u.name) is None]
-    progress = Progress(units=len(units), seconds=sum(u.seconds for u in units))
+    left = Counter(u.source.name for u in todo)
+    files = len(scanned.sources)
+    progress = Progress(
+        units=len(units), seconds=sum(u.seconds for u in units), files=files, files_done=files - len(left)
+    )
     progress.units_kept = progress.units_done = len(units) - len(todo)
     progress.seconds_kept = progress.seconds_done = progress.seconds - sum(u.seconds for u in todo)
     observe(progress)
@@ -100,6 +106,8 @@ def ingest(
         else:
             rejects.append(reject)
             failures.append(f"{reject.source}: {reject.message}")
+        left[outcome.unit.source.name] -= 1
+        progress.files_done += left[outcome.unit.source.name] == 0
         observe(progress)
     return IngestResult(
         sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),

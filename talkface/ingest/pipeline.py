@@ -36,7 +36,7 @@ from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, 
 from talkface.store import Folder, npy, write_pack
 from talkface.weights import Models
 
-PACK_VERSION: Final = 1
+PACK_VERSION: Final = 2
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
