@@ -1,29 +1,52 @@
-"""Open a dataset: its tables, and any sample by key."""
+"""Open a dataset: its tables, any sample by key, any span of it, any column at any times."""
 
+import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets as hf
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int64
 
+from talkface.clip import ColumnSpec, ns_to_samples
 from talkface.datasets import schema
-from talkface.errors import DatasetError
+from talkface.datasets.resample import How, resample_column, sound_clock
+from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
+from talkface.errors import ConfigError, DatasetError
+from talkface.media import decode_flac
 from talkface.store import Folder, from_npy, read_table
+
+if TYPE_CHECKING:
+    import datasets as hf
 
 Sample = dict[str, Any]
 """Member extension to value: ``json`` a dict, ``*.npy`` an array, the rest bytes; ``__key__`` the key."""
 
 
-class Dataset:
-    """A finished dataset in a folder or behind any fsspec url.
+def open_dataset(url: str, *, split: str | None = None) -> "Dataset":
+    """The dataset at a path or an fsspec url, or one split of it.
 
-    Raises DatasetError if it is not finished, damaged, or newer than this code.
+    Raises DatasetError if it is not finished, damaged, or newer than this code; ConfigError for a split that no dataset
+    has.
+    """
+    if split is not None and split not in schema.SPLITS:
+        raise ConfigError(f"split: expected one of {', '.join(schema.SPLITS)}, got {split!r}")
+    dataset = Dataset(url)
+    return dataset if split is None else dataset.where(pc.field("split") == split)
+
+
+class Dataset:
+    """A finished dataset in a folder or behind any fsspec url; read-only, and nothing of it stays open in a pickle.
+
+    Times are ns from a clip's start. Raises DatasetError if it is not finished, damaged, or newer than this code.
     """
 
     def __init__(self, url: str) -> None:
-        self.folder = Folder(url)
+        self.url = str(url)
+        self.reader = ShardReader(self.url)
         try:
             data = self.folder.read("dataset.json")
         except FileNotFoundError as error:
@@ -31,50 +54,208 @@ class Dataset:
                 f"{url}: no dataset.json: not a dataset, or its ingest was stopped. Run the same ingest again."
             ) from error
         self.info = schema.DatasetInfo.parse(data, self.folder.path("dataset.json"))
+        self._rows: Int64[np.ndarray, " clips"] | None = None
+
+    @property
+    def folder(self) -> Folder:
+        return self.reader.folder
 
     def __len__(self) -> int:
         return int(self.clips.num_rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_row_of", "places")}
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.url!r}, {len(self)} clips)"
+
     def table(self, name: str) -> pa.Table:
-        """A manifest: sources, clips, rejects, shards or members."""
+        """A manifest as it was written: sources, clips, rejects, shards or members."""
         return read_table(self.folder, f"manifest/{name}.parquet")
 
     @cached_property
     def clips(self) -> pa.Table:
+        """A row a clip: key, split, shard, span, labels, every score."""
         return self.table("clips")
+
+    def where(self, expression: pc.Expression) -> "Dataset":
+        """The clips for which a pyarrow expression over `clips` holds: ``pc.field("emotion") == "happy"``.
+
+        A null (a label or score that is not known) never holds. Raises ConfigError for an unknown column.
+        """
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        numbered = self.clips.append_column("__row", pa.array(rows))
+        try:
+            numbered = numbered.filter(expression)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            raise ConfigError(
+                f"{expression}: {str(error).splitlines()[0]} Columns: {', '.join(self.clips.column_names)}"
+            ) from error
+        part = copy.copy(self)
+        part.__dict__.pop("_row_of", None)
+        part._rows = numbered.column("__row").to_numpy()
+        part.__dict__["clips"] = numbered.drop_columns("__row")
+        return part
+
+    def _wanted(self, row: int, member: str) -> Wanted:
+        return self._places.wanted(int(row if self._rows is None else self._rows[row]), member)
 
     @cached_property
     def places(self) -> Mapping[str, dict[str, tuple[str, int, int]]]:
-        """Key to member to (shard, offset, size)."""
+        """Key to member to (shard, offset, size), as members.parquet has it."""
         found: dict[str, dict[str, tuple[str, int, int]]] = {}
         for row in self.table("members").to_pylist():
             found.setdefault(row["key"], {})[row["member"]] = row["shard"], row["offset"], row["size"]
         return found
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places.of(self.url, self.table("clips"), self.table("members"), self.info.members())
+
+    @cached_property
+    def _row_of(self) -> Mapping[str, int]:
+        return {key: row for row, key in enumerate(self.keys())}
 
     def keys(self) -> list[str]:
         """Keys in the order of the shards."""
         keys: list[str] = self.clips.column("key").to_pylist()
         return keys
 
+    def row(self, key: str) -> int:
+        """The row of `clips` that a key stands in. Raises DatasetError for one that is not there."""
+        try:
+            return self._row_of[key]
+        except KeyError as error:
+            raise DatasetError(f"{self.url}: no clip {key!r} among {len(self)}.") from error
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._row_of
+
+    def spec(self, column: str) -> ColumnSpec:
+        """What a column is. Raises ConfigError naming those that there are."""
+        for spec in self.info.specs():
+            if spec.name == column:
+                return spec
+        names = ", ".join(s.name for s in self.info.specs())
+        raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}")
+
     def member(self, key: str, member: str) -> bytes:
         """The bytes of one member, read alone. Raises DatasetError naming shard and member."""
-        try:
-            shard, offset, size = self.places[key][member]
-        except KeyError as error:
-            raise DatasetError(f"{self.folder.url}: no member {member!r} of clip {key!r}.") from error
-        with self.folder.open(shard) as file:
-            file.seek(offset)
-            data = file.read(size)
-        if len(data) != size:
-            raise DatasetError(f"{shard}: {key}.{member} is cut short. Run: toolkit verify --repair {self.folder.url}")
-        return data
+        return self.read([self.row(key)], [member])[0][member]
 
-    def sample(self, key: str) -> Sample:
-        """One sample, decoded."""
-        return {"__key__": key} | {m: decode(m, self.member(key, m)) for m in self.info.members()}
+    def read(self, rows: Sequence[int], members: Sequence[str]) -> list[dict[str, bytes]]:
+        """Members of the clips in ``rows``, as bytes. Raises the first DatasetError."""
+        found = self.try_read(rows, members)
+        for clip in found:
+            if isinstance(clip, DatasetError):
+                raise clip
+        return [clip for clip in found if not isinstance(clip, DatasetError)]
+
+    def try_read(self, rows: Sequence[int], members: Sequence[str]) -> list[dict[str, bytes] | DatasetError]:
+        """As `read`; the error of a clip that cannot be read stands in its place."""
+        wanted = [self._wanted(row, member) for row in rows for member in members]
+        data = iter(self.reader.read(wanted))
+        clips: list[dict[str, bytes] | DatasetError] = []
+        for _ in rows:
+            parts = {member: next(data) for member in members}
+            error = next((p for p in parts.values() if isinstance(p, DatasetError)), None)
+            clips.append(error or {m: p for m, p in parts.items() if not isinstance(p, DatasetError)})
+        return clips
+
+    def sample(self, key: str, members: Sequence[str] | None = None) -> Sample:
+        """One sample, decoded: all of its members, or some. Raises DatasetError naming shard and member."""
+        names = self.info.members() if members is None else members
+        row = self.row(key)
+        decoded: Sample = {"__key__": key}
+        for member, data in self.read([row], names)[0].items():
+            try:
+                decoded[member] = decode(member, data)
+            except (ValueError, EOFError) as error:
+                shard = self.clips.column("shard")[row]
+                raise DatasetError(f"{shard}: {key}.{member} is damaged: {error}") from error
+        return decoded
+
+    def arrays(self, key: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Whole columns by name, read-only."""
+        return self.views([self.row(key)], columns)[0]
+
+    def views(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        """Whole columns of several clips. Raises DatasetError naming shard and member."""
+        specs = {schema.member_name(name): self.spec(name) for name in columns}
+        data = self.read(rows, tuple(specs))
+        return [self.view(row, clip, specs) for row, clip in zip(rows, data, strict=True)]
+
+    def view(self, row: int, data: Mapping[str, bytes], specs: Mapping[str, ColumnSpec]) -> dict[str, np.ndarray]:
+        """The columns in the bytes of a clip's members. Raises DatasetError naming shard and member."""
+        frames = self.clips.column("frames")[row].as_py()
+        return {
+            spec.name: column_view(self._wanted(row, member), data[member], spec, frames)
+            for member, spec in specs.items()
+        }
+
+    def duration_ns(self, key: str) -> int:
+        """From a clip's first frame until its last frame leaves the screen."""
+        row = self.row(key)
+        return int(self.clips.column("end_ns")[row].as_py() - self.clips.column("start_ns")[row].as_py())
+
+    def column(
+        self, key: str, name: str, times_ns: Sequence[int] | Int64[np.ndarray, " times"], how: How | None = None
+    ) -> np.ndarray:
+        """A column at any times: (times, ...), NaN where it is missing or outside the clip.
+
+        ``how`` is ``linear``, ``nearest`` or ``slerp``; None takes what fits the column. A quaternion is never mixed
+        part by part: ``linear`` takes slerp for it. A value between two rows is NaN where either of them is; the last
+        frame holds until it leaves the screen. Raises ConfigError for a column without a time axis, or that cannot be
+        had so.
+        """
+        spec = self.spec(name)
+        if spec.clock == "clip":
+            raise ConfigError(f"{name} is one value a clip: use arrays({key!r}, [{name!r}])")
+        arrays = self.arrays(key, dict.fromkeys(("pts", name)))  # type: ignore[arg-type]
+        clock, hold = clock_of(spec, arrays[name], arrays["pts"], self.duration_ns(key))
+        try:
+            return resample_column(spec, arrays[name], clock, np.asarray(times_ns, np.int64), how, hold_ns=hold)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+    def span(
+        self, key: str, start_ns: int, end_ns: int, columns: Sequence[str] | None = None, *, sound: bool = False
+    ) -> Sample:
+        """The rows of columns (all of them unless told) with start <= time < end, on their own clocks.
+
+        Gives each column by name, ``pts`` (still from the clip's start), and ``sound`` where asked for: int16 at
+        16 kHz. Columns without a time axis come whole.
+        """
+        names = [s.name for s in self.info.specs()] if columns is None else list(dict.fromkeys(["pts", *columns]))
+        specs = {schema.member_name(n): self.spec(n) for n in names}
+        row = self.row(key)
+        data = self.read([row], [*specs, *(["flac"] if sound else [])])[0]
+        arrays = self.view(row, data, specs)
+        found: Sample = {"__key__": key}
+        for spec in specs.values():
+            values = arrays[spec.name]
+            if spec.clock != "clip":
+                clock, _ = clock_of(spec, values, arrays["pts"], end_ns)
+                values = values[np.searchsorted(clock, start_ns) : np.searchsorted(clock, end_ns)]
+            found[spec.name] = values
+        if sound:
+            found["sound"] = decode_flac(data["flac"])[ns_to_samples(max(start_ns, 0)) : ns_to_samples(max(end_ns, 0))]
+        return found
 
     def __iter__(self) -> Iterator[Sample]:
         return (self.sample(key) for key in self.keys())
+
+
+def clock_of(
+    spec: ColumnSpec, values: np.ndarray, pts_ns: Int64[np.ndarray, " frames"], duration_ns: int
+) -> tuple[Int64[np.ndarray, " rows"], tuple[int, int] | None]:
+    """Times of a column's rows, and for how long the first and the last hold (None: a step of its own clock).
+
+    The last frame is on the screen until the clip ends; before the first there is nothing.
+    """
+    if spec.clock == "sound":
+        return sound_clock(spec, len(values)), None
+    return pts_ns, (0, max(duration_ns - int(pts_ns[-1]), 0) if len(pts_ns) else 0)
 
 
 def decode(member: str, data: bytes) -> Any:
@@ -84,34 +265,12 @@ def decode(member: str, data: bytes) -> Any:
     return from_npy(data) if member.endswith(".npy") else data
 
 
-def hf_features(info: schema.DatasetInfo) -> hf.Features:
+def hf_features(info: schema.DatasetInfo) -> "hf.Features":
     """Features for ``datasets.load_dataset("webdataset", ..., features=...)``.
 
     Without them ``datasets`` guesses: it wants torchcodec for mp4 and flac, and breaks where a value is missing first.
     """
-    columns = {schema.member_name(s.name): _hf_array(s.dtype, len(s.shape) + (s.clock != "clip")) for s in info.specs()}
-    media = {ext: hf.Value("binary") for ext in ("mp4", "flac")}
-    known = {"json": _hf_json(info), **media, **columns}
-    keys = {"__key__": hf.Value("string"), "__url__": hf.Value("string")}
-    return hf.Features({ext: known[ext] for ext in info.members()} | keys)
+    # Importing Hugging Face takes a second and much memory, which loader workers need not spend.
+    from talkface.datasets.features import features  # noqa: PLC0415
 
-
-def _hf_array(dtype: str, axes: int) -> Any:
-    feature: Any = hf.Value(dtype)
-    for _ in range(axes):
-        feature = hf.List(feature)
-    return feature
-
-
-def _hf_json(info: schema.DatasetInfo) -> dict[str, Any]:
-    text, whole, real = hf.Value("string"), hf.Value("int64"), hf.Value("float64")
-    return {
-        **dict.fromkeys(("key", "source", "source_sha256"), text),
-        **dict.fromkeys(("track", "shot", "start_ns", "end_ns", "frames", "crop_size"), whole),
-        **dict.fromkeys(("duration", "fps_avg", "av_offset_ms", "av_drift_ms"), real),
-        "is_vfr": hf.Value("bool"),
-        "labels": dict.fromkeys(("speaker", "emotion", "camera", "language", "licence"), text) | {"intensity": whole},
-        "crop": hf.List(hf.List(real)),
-        "scores": {s["name"]: real for s in info.scores},
-        "status": dict.fromkeys(info.annotators, text),
-    }
+    return features(info)

@@ -1,7 +1,8 @@
 """A column at any times: linear, nearest, and along the great arc for rotations. Missing stays missing.
 
 A value between two rows is missing where either of them is; a value at a row's own time is that row, whatever its
-neighbours are. Outside the clock the first and the last row hold for ``hold_ns``; further out everything is missing.
+neighbours are. Before the clock the first row holds for ``hold_ns[0]``, after it the last for ``hold_ns[1]``; further
+out everything is missing.
 """
 
 from typing import Literal, get_args
@@ -21,13 +22,13 @@ def resample(
     times_ns: Int64[np.ndarray, " times"],
     how: How = "linear",
     *,
-    hold_ns: int | None = None,
+    hold_ns: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """``values`` (rows, ...), whose row i is at ``clock_ns[i]``, at ``times_ns``: (times, ...).
 
     ``slerp`` takes (rows, 4) as unit quaternions, in whichever order their parts are. Floats come back as float32
     (float64 stays), missing is NaN. Whole numbers and bits can only be had with ``nearest``: they keep their dtype, and
-    are 0 outside the clock. ``hold_ns`` is one median step unless told. Raises ValueError for what cannot be.
+    are 0 outside the clock. ``hold_ns`` is one median step on both sides unless told. Raises ValueError for what cannot be.
     """
     if how not in get_args(How):
         raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {how!r}")
@@ -43,7 +44,7 @@ def resample(
     out = np.full((len(times_ns), *values.shape[1:]), missing, dtype)
     if len(clock_ns) == 0 or len(times_ns) == 0:
         return out
-    low, share, known = _between(clock_ns, times_ns, _median_step(clock_ns) if hold_ns is None else hold_ns)
+    low, share, known = _between(clock_ns, times_ns, hold_ns or (_median_step(clock_ns),) * 2)
     high = np.minimum(low + 1, len(clock_ns) - 1)
     if how == "nearest":
         out[known] = values[np.where(share > 0.5, high, low)[known]]
@@ -62,7 +63,7 @@ def resample_column(
     times_ns: Int64[np.ndarray, " times"],
     how: How | None = None,
     *,
-    hold_ns: int | None = None,
+    hold_ns: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """As `resample`, by what the column is: its quaternion, if it has one, is never mixed part by part.
 
@@ -100,13 +101,13 @@ def _median_step(clock_ns: Int64[np.ndarray, " rows"]) -> int:
 
 
 def _between(
-    clock_ns: Int64[np.ndarray, " rows"], times_ns: Int64[np.ndarray, " times"], hold_ns: int
+    clock_ns: Int64[np.ndarray, " rows"], times_ns: Int64[np.ndarray, " times"], hold_ns: tuple[int, int]
 ) -> tuple[Int64[np.ndarray, " times"], Float[np.ndarray, " times"], Bool[np.ndarray, " times"]]:
     """The row before each time, the share of the way to the next row (0..1), and whether the time is on the clock."""
     low = np.clip(np.searchsorted(clock_ns, times_ns, side="right") - 1, 0, max(len(clock_ns) - 2, 0))
     step = clock_ns[np.minimum(low + 1, len(clock_ns) - 1)] - clock_ns[low]
     share = np.clip((times_ns - clock_ns[low]) / np.maximum(step, 1), 0.0, 1.0)
-    known = (times_ns >= clock_ns[0] - hold_ns) & (times_ns <= clock_ns[-1] + hold_ns)
+    known = (times_ns >= clock_ns[0] - hold_ns[0]) & (times_ns <= clock_ns[-1] + hold_ns[1])
     return low, share, known
 
 

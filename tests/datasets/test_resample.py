@@ -87,8 +87,8 @@ def test_ends_hold_for_a_step_or_as_long_as_told() -> None:
     clock, values = np.array([0, 10, 20], np.int64), np.array([1.0, 2.0, 3.0])
     times = np.array([-11, -10, 20, 30, 31])
     assert np.array_equal(resample(values, clock, times), [np.nan, 1, 3, 3, np.nan], equal_nan=True)
-    assert np.array_equal(resample(values, clock, times, hold_ns=0)[2:], [3, np.nan, np.nan], equal_nan=True)
-    assert resample(values, clock, np.array([500]), "nearest", hold_ns=1000)[0] == 3
+    assert np.array_equal(resample(values, clock, times, hold_ns=(0, 0))[2:], [3, np.nan, np.nan], equal_nan=True)
+    assert resample(values, clock, np.array([500]), "nearest", hold_ns=(0, 1000))[0] == 3
     alone = resample(values[:1], clock[:1], np.array([0, 1]))
     assert alone[0] == 1 and np.isnan(alone[1])
     assert np.isnan(resample(values[:0], clock[:0], times)).all()
