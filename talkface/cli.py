@@ -66,7 +66,9 @@ def ingest_command(
     layout: Layout = None,
     with_: With = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")] = True,
-    replace: Annotated[bool, typer.Option(help="Let sources that are no longer among the inputs go.")] = False,
+    replace: Annotated[
+        bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
+    ] = False,
 ) -> None:
     """Turn raw videos into a dataset. Run it again after a stop: finished work is kept.
 
@@ -76,6 +78,7 @@ def ingest_command(
     from talkface.datasets.build import build, refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
+    from talkface.ingest.pipeline import settings_fingerprint
     from talkface.ingest.scan import scan
     from talkface.store import Folder
     from talkface.weights import Models
@@ -90,7 +93,8 @@ def ingest_command(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )
         doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
-        refuse_to_lose(folder, doubles | {s.name for s in scanned.sources}, replace=replace)
+        names = doubles | {s.name for s in scanned.sources}
+        refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace)
         with progress_bar() as observe:
             result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
         info = build(folder, _plan(result, settings))
@@ -98,8 +102,9 @@ def ingest_command(
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
     print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out, count)
-    unused = [s for s in dataset.table("sources").to_pylist() if not s["clips"]] or scanned.rejects
-    raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused else OK)
+    unused = any(not s["clips"] for s in dataset.table("sources").to_pylist())
+    undecoded = any(r["stage"] in ("scan", "decode") for r in rejects)
+    raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)
 
 
 @app.command("plan")

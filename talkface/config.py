@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from talkface.errors import ConfigError
 
@@ -53,6 +53,12 @@ class Cut(Strict):
     pause_seconds: float = Field(0.25, gt=0, description="a silence at least this long is a pause")
     crop_scale: float = Field(1.8, gt=1, description="side of the crop in sides of the face box")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError("min_seconds is more than max_seconds")
+        return self
+
 
 class Video(Strict):
     """The crop's encoding."""
@@ -93,6 +99,12 @@ class Build(Strict):
     val: float = Field(0.05, ge=0, lt=1, description="share of identities in the validation split")
     test: float = Field(0.05, ge=0, lt=1, description="share of identities in the test split")
     licence: str = Field("unknown", description="licence of the sources, where the list does not say")
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError("val and test leave nothing to train on")
+        return self
 
 
 class Ingest(Strict):

@@ -26,6 +26,8 @@ def test_any_change_changes_the_hash() -> None:
         ("[bild]", "unknown key 'bild'. Did you mean 'build'?"),
         ("[pack.video]\nsize = 33", "pack.video.size: Input should be"),
         ("size = ", "not TOML"),
+        ("[pack.cut]\nmin_seconds = 30", "min_seconds is more than max_seconds"),
+        ("[build]\nval = 0.6\ntest = 0.5", "leave nothing to train on"),
     ],
 )
 def test_mistakes_are_one_sentence_that_helps(tmp_path: Path, text: str, message: str) -> None:

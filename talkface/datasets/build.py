@@ -125,10 +125,23 @@ def refuse_foreign(folder: Folder) -> None:
         )
 
 
-def refuse_to_lose(folder: Folder, names: Set[str], *, replace: bool) -> None:
-    """Raise ConfigError if the dataset in ``folder`` holds sources that are not among ``names``, unless ``replace``."""
+def refuse_to_lose(folder: Folder, names: Set[str], fingerprint: str, *, replace: bool) -> None:
+    """Keep what is there, unless ``replace``.
+
+    Raises ConfigError if the dataset in ``folder`` holds sources that are not among ``names``, or was made with other
+    models, settings or annotators than ``fingerprint`` stands for.
+    """
     if replace or not folder.exists("dataset.json"):
         return
+    info = schema.DatasetInfo.parse(folder.read("dataset.json"), folder.path("dataset.json"))
+    if info.fingerprint != fingerprint:
+        used = sorted(
+            {w["name"] for a in info.annotators.values() for w in a.weights} | {w["name"] for w in info.faces}
+        )
+        raise ConfigError(
+            f"{folder.url} was made with other settings or models ({', '.join(used)}). Give the same --config and "
+            "--models, choose another --out, or say --replace to make it all anew."
+        )
     held = set(read_table(folder, "manifest/sources.parquet").column("name").to_pylist())
     if lost := sorted(held - names):
         raise ConfigError(

@@ -64,6 +64,7 @@ class DatasetInfo(Strict):
     has_video: bool
     config: dict[str, Any]
     config_hash: str
+    fingerprint: str
     layout: str
     strictest_licence: str
     splits: dict[str, dict[str, float]]

@@ -15,10 +15,18 @@ from typing import Any
 import talkface
 from talkface.annotate.base import Annotator
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
-from talkface.config import Ingest, Pack
+from talkface.config import Ingest
 from talkface.errors import RunError
-from talkface.ingest.faces import DETECTORS
-from talkface.ingest.pipeline import PACK_VERSION, Settings, Unit, UnitReport, make_annotators, process
+from talkface.ingest.pipeline import (
+    Settings,
+    Unit,
+    UnitReport,
+    chosen_weights,
+    detector_weights,
+    make_annotators,
+    process,
+    settings_fingerprint,
+)
 from talkface.ingest.scan import ScanResult
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, read_pack_index
@@ -85,8 +93,9 @@ def ingest(
     """
     packs = Folder(f"{out.url}/{PACKS}")
     annotators = make_annotators(config.pack)
-    settings = Settings(pack=config.pack, packs_url=packs.url, models=models)
-    fingerprint = settings_fingerprint(config.pack, annotators, models)
+    fingerprint = settings_fingerprint(config.pack, models)
+    packs_url = packs.root if packs.is_local else packs.url  # absolute: a worker may stand in another folder
+    settings = Settings(pack=config.pack, packs_url=packs_url, models=models, fingerprint=fingerprint)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
     todo = [u for u in units if read_pack_index(packs, u.name) is None]
     left = Counter(u.source.name for u in todo)
@@ -175,23 +184,6 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", stem).strip("-_")[-40:].strip("-_") or "clip"
 
 
-def settings_fingerprint(pack: Pack, annotators: Sequence[Annotator], models: Models) -> str:
-    """What a pack depends on besides its source: configuration, code versions, weights."""
-    parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
-    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models)]] for a in annotators]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
-    """The model file that each group of alternatives comes down to here."""
-    return [models.choose(group)[0] for group in annotator.weights]
-
-
-def detector_weights(models: Models) -> list[Weight]:
-    """The face detector's file."""
-    return [models.choose(DETECTORS)[0]]
-
-
 def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator], models: Models) -> dict[str, Any]:
     """The facts about a run that dataset.json records."""
     records = {
@@ -213,6 +205,7 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
         "faces": [_weight_row(w) for w in detector_weights(models)],
         "config": config.model_dump(mode="json"),
         "config_hash": config.hash(),
+        "fingerprint": settings_fingerprint(config.pack, models),
         "layout": scanned.layout,
         "strictest_licence": strictest(terms),
     }

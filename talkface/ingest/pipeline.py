@@ -1,5 +1,7 @@
 """One work unit from file to pack: the one place that orders the stages."""
 
+import hashlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +30,13 @@ from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
 from talkface.config import Pack, Video, parse
-from talkface.errors import ConfigError, SourceError
+from talkface.errors import ConfigError, RunError, SourceError
 from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
 from talkface.ingest.shots import ShotCutter
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
-from talkface.weights import Models
+from talkface.weights import Models, Weight
 
 PACK_VERSION: Final = 2
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
@@ -67,6 +69,7 @@ class Settings:
     pack: Pack
     packs_url: str
     models: Models
+    fingerprint: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +107,10 @@ class Tools:
 
 
 @lru_cache(maxsize=1)
-def _tools(pack_json: str, models: Models) -> Tools:
+def _tools(pack_json: str, models: Models, fingerprint: str) -> Tools:
     pack = Pack.model_validate_json(pack_json)
+    if settings_fingerprint(pack, models) != fingerprint:
+        raise RunError("a worker has other model files or another talkface than the run. Give all of them the same.")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     weight, path = models.choose(FaceMesh.weights)
@@ -135,6 +140,24 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
     return tuple(made)
 
 
+def settings_fingerprint(pack: Pack, models: Models) -> str:
+    """What a pack depends on besides its source: configuration, code versions, weights."""
+    annotators = make_annotators(pack)
+    parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
+    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models)]] for a in annotators]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
+    """The model file that each group of alternatives comes down to here."""
+    return [models.choose(group)[0] for group in annotator.weights]
+
+
+def detector_weights(models: Models) -> list[Weight]:
+    """The face detector's file."""
+    return [models.choose(DETECTORS)[0]]
+
+
 def process(settings: Settings, unit: Unit) -> UnitReport:
     """Turn a unit into a finished pack. A source that cannot be decoded ends as a reject inside its pack.
 
@@ -145,7 +168,7 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
 
 
 def _process(settings: Settings, unit: Unit) -> UnitReport:
-    tools = _tools(settings.pack.model_dump_json(), settings.models)
+    tools = _tools(settings.pack.model_dump_json(), settings.models, settings.fingerprint)
     work = _UnitWork(settings.pack, unit, tools)
     about: dict[str, Any] = {"source": unit.source.name, "clips": [], "rejects": []}
     with write_pack(Folder(settings.packs_url), unit.name, about) as pack:
@@ -163,7 +186,7 @@ class _UnitWork:
         self.pack, self.unit, self.tools = pack, unit, tools
         self.clock = Stopwatch()
         self.rejects: list[Reject] = []
-        self.frames = 0
+        self.frames = self.broken_packets = self.bad_timestamps = 0
 
     def samples(self) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
         """Record and members of each clip, in the order in which clips close."""
@@ -173,10 +196,12 @@ class _UnitWork:
                 yield self._sample(cut, sound)
         except SourceError as error:
             self._reject("decode", error.reason, str(error))
+        self._count("broken_packets", self.broken_packets, "packets could not be decoded; their frames are left out")
+        self._count("bad_timestamps", self.bad_timestamps, "frames had no time, or one that does not rise")
         if not self.frames and not self.rejects:
             self._reject("decode", "no_frames", "no frame could be decoded in this span")
 
-    def _reject(self, stage: str, reason: str, message: str) -> None:
+    def _reject(self, stage: str, reason: str, message: str, value: float | None = None) -> None:
         unit = self.unit
         self.rejects.append(
             Reject(
@@ -186,8 +211,13 @@ class _UnitWork:
                 message=message,
                 start_ns=unit.start_ns,
                 end_ns=unit.end_ns,
+                value=value,
             )
         )
+
+    def _count(self, reason: str, count: int, what: str) -> None:
+        if count:
+            self._reject("decode", reason, f"{count} {what}", float(count))
 
     def _sound(self) -> Sound:
         source, unit = self.unit.source, self.unit
@@ -216,6 +246,7 @@ class _UnitWork:
                     closed = cutter.push(frame, faces, rows, new_shot)
                 yield from closed
             yield from cutter.close(reader.frame_duration_ns)
+        self.broken_packets, self.bad_timestamps = reader.broken_packets, reader.bad_timestamps
         self.rejects += cutter.rejects
 
     def _decoded(self, reader: VideoReader) -> Iterator[Frame]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from talkface.clip import NS, Source
 from talkface.config import Ingest
-from talkface.ingest.job import settings_fingerprint, units_of
-from talkface.ingest.pipeline import Settings, make_annotators, process
+from talkface.ingest.job import units_of
+from talkface.ingest.pipeline import Settings, process, settings_fingerprint
 from talkface.ingest.scan import ScanResult
 from talkface.store import Folder, read_pack_index
 from talkface.weights import Models
@@ -43,7 +43,7 @@ def forecast(
     scanned: ScanResult, out: Folder, config: Ingest, models: Models, *, workers: int, seconds: float = 4.0
 ) -> Forecast:
     """Try the first ``seconds`` of a few sources, spread over the list, and extrapolate."""
-    fingerprint = settings_fingerprint(config.pack, make_annotators(config.pack), models)
+    fingerprint = settings_fingerprint(config.pack, models)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
     packs = Folder(f"{out.url}/packs")
     todo = [u for u in units if read_pack_index(packs, u.name) is None]
@@ -83,7 +83,8 @@ def _try(sources: Sequence[Source], config: Ingest, models: Models, seconds: flo
         "rejects": Counter(),
     }
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(pack=config.pack, packs_url=folder, models=models)
+        fingerprint = settings_fingerprint(config.pack, models)
+        settings = Settings(pack=config.pack, packs_url=folder, models=models, fingerprint=fingerprint)
         for number, source in enumerate(sources):
             unit = units_of(source, config.pack.unit_seconds, str(number))[0]
             part = min(seconds, unit.seconds)

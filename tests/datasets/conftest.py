@@ -64,8 +64,8 @@ def make_plan(folder: Folder, n_sources: int = 6, score: str = "coverage", **bui
                 about["clips"].append(record)
                 pack.add(record["key"], members)
     info = {
-        "talkface": "0", "annotators": {}, "faces": (), "config": {}, "config_hash": "0", "layout": "plain",
-        "strictest_licence": "CC-BY-4.0",
+        "talkface": "0", "annotators": {}, "faces": (), "config": {}, "config_hash": "0",
+        "fingerprint": "0", "layout": "plain", "strictest_licence": "CC-BY-4.0",
     }  # fmt: skip
     scores = [ScoreSpec(name=score, unit="0..1", description="a share")]
     settings = {"thresholds": {"coverage": Threshold(min=0.5)}, "shard_megabytes": 0.03} | build_settings

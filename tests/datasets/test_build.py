@@ -72,9 +72,11 @@ def test_rebuild_refuses_when_packs_are_gone_or_damaged(dataset: Dataset) -> Non
 
 def test_sources_are_not_lost_by_accident(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match="6 sources"):
-        refuse_to_lose(dataset.folder, {"other.mp4"}, replace=False)
-    refuse_to_lose(dataset.folder, {"other.mp4"}, replace=True)
-    refuse_to_lose(dataset.folder, {f"s{i}.mp4" for i in range(9)}, replace=False)
+        refuse_to_lose(dataset.folder, {"other.mp4"}, "0", replace=False)
+    refuse_to_lose(dataset.folder, {"other.mp4"}, "0", replace=True)
+    refuse_to_lose(dataset.folder, {f"s{i}.mp4" for i in range(9)}, "0", replace=False)
+    with pytest.raises(ConfigError, match="other settings or models"):
+        refuse_to_lose(dataset.folder, {f"s{i}.mp4" for i in range(9)}, "1", replace=False)
 
 
 def test_packs_that_no_longer_belong_go_after_a_build(dataset: Dataset) -> None:

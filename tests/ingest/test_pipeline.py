@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from talkface.clip import Source
 from talkface.config import Pack, Video
 from talkface.errors import ConfigError
-from talkface.ingest.pipeline import Settings, Unit, make_annotators, process
+from talkface.ingest.pipeline import Settings, Unit, make_annotators, process, settings_fingerprint
 from talkface.media import probe
 from talkface.store import Folder, read_pack_index
 from talkface.weights import Models
@@ -47,7 +47,13 @@ def clip(videos: Path) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     pack = Pack(annotators=("box", "quality"), video=Video(size=64))
-    return Settings(pack=pack, packs_url=str(tmp_path / "packs"), models=Models(offline=True))
+    models = Models(offline=True)
+    return Settings(
+        pack=pack,
+        packs_url=str(tmp_path / "packs"),
+        models=models,
+        fingerprint=settings_fingerprint(pack, models),
+    )
 
 
 def unit_of(clip: Path, name: str, uri: str | None = None) -> Unit:
