@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Int16, Int64
 
-from talkface.clip import ColumnSpec, ns_to_samples
+from talkface.clip import NS, ColumnSpec, ns_to_samples
 from talkface.datasets import schema
 from talkface.datasets.resample import How, resample_column, sound_clock
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
@@ -239,7 +239,9 @@ class Dataset:
                 values = values[np.searchsorted(clock, start_ns) : np.searchsorted(clock, end_ns)]
             found[spec.name] = values
         if sound:
-            found["sound"] = decode_flac(data["flac"])[ns_to_samples(max(start_ns, 0)) : ns_to_samples(max(end_ns, 0))]
+            where = f"{self.clips.column('shard')[row]}: {key}.flac"
+            samples = decode_sound(where, data["flac"], self.duration_ns(key))
+            found["sound"] = samples[ns_to_samples(max(start_ns, 0)) : ns_to_samples(max(end_ns, 0))]
         return found
 
     def __iter__(self) -> Iterator[Sample]:
@@ -256,6 +258,20 @@ def clock_of(
     if spec.clock == "sound":
         return sound_clock(spec, len(values)), None
     return pts_ns, (0, max(duration_ns - int(pts_ns[-1]), 0) if len(pts_ns) else 0)
+
+
+def decode_sound(where: str, data: bytes, duration_ns: int) -> Int16[np.ndarray, " samples"]:
+    """The samples of a clip's flac. Raises DatasetError if it cannot be decoded or does not last as long as the clip.
+
+    A decoder that finds no frame in damaged bytes gives no samples and no error.
+    """
+    try:
+        samples = decode_flac(data)
+    except Exception as error:  # decoders have many kinds
+        raise DatasetError(f"{where} is damaged ({type(error).__name__}: {error}).") from error
+    if abs(len(samples) - ns_to_samples(duration_ns)) > 1:
+        raise DatasetError(f"{where} is damaged: {len(samples)} samples for {duration_ns / NS:.3f} s.")
+    return samples
 
 
 def decode(member: str, data: bytes) -> Any:

@@ -28,7 +28,8 @@ def resample(
 
     ``slerp`` takes (rows, 4) as unit quaternions, in whichever order their parts are. Floats come back as float32
     (float64 stays), missing is NaN. Whole numbers and bits can only be had with ``nearest``: they keep their dtype, and
-    are 0 outside the clock. ``hold_ns`` is one median step on both sides unless told. Raises ValueError for what cannot be.
+    are 0 outside the clock. ``hold_ns`` is one median step on both sides unless told. Raises ValueError for what
+    cannot be.
     """
     if how not in get_args(How):
         raise ValueError(f"how: expected one of {', '.join(get_args(How))}, got {how!r}")

@@ -63,7 +63,7 @@ def variable(key: str, frames: int, seed: int, **more: Any) -> Made:
 
 
 def dot(pts_ns: np.ndarray) -> np.ndarray:
-    """Where the dot is in the crop at each time, in pixels: (frames, 2)."""
+    """The pixel of the crop in the middle of the dot at each time: (frames, 2)."""
     i = np.arange(len(pts_ns))
     return np.stack([12 + 4 * (i % 10), 12 + 4 * (i // 10 % 10)], axis=1).astype(float)
 
@@ -76,7 +76,7 @@ def columns_of(clip: Made) -> dict[str, np.ndarray]:
     arkit[6::7] = np.nan
     turn = Rotation.from_rotvec(seconds * [0.1, 0.8, 0.2]).as_quat()[:, [3, 0, 1, 2]]
     head = np.concatenate([turn, seconds * np.arange(1, 7)], axis=1)
-    centre = (dot(clip.pts_ns) - CROP[:, 2]) / 0.5
+    centre = (dot(clip.pts_ns) + 0.5 - CROP[:, 2]) / 0.5
     box = np.concatenate([centre - 8, centre + 8, np.ones_like(seconds)], axis=1)
     lm = np.concatenate([centre, seconds], axis=1)[:, None].repeat(3, axis=1)
     rows = round(clip.end_ns * 80 / 1e9)
