@@ -98,7 +98,7 @@ class Dataset:
         return part
 
     def _wanted(self, row: int, member: str) -> Wanted:
-        return self._places.wanted(int(row if self._rows is None else self._rows[row]), member)
+        return self.index.wanted(int(row if self._rows is None else self._rows[row]), member)
 
     @cached_property
     def places(self) -> Mapping[str, dict[str, tuple[str, int, int]]]:
@@ -109,7 +109,8 @@ class Dataset:
         return found
 
     @cached_property
-    def _places(self) -> Places:
+    def index(self) -> Places:
+        """Where every member of every clip lies, those that `where` left out too."""
         return Places.of(self.url, self.table("clips"), self.table("members"), self.info.members())
 
     @cached_property

@@ -144,6 +144,8 @@ class Windows:
             )
         if self.pad not in ("never", "short", "tail") or self.sound_rows not in ("native", "frames"):
             raise ConfigError(f"pad is never, short or tail; sound_rows native or frames; got {self}")
+        if taken := {"pts", "valid"} & set(self.columns):
+            raise ConfigError(f"{', '.join(taken)}: every window says which of its frames are valid, and their times")
 
     @property
     def step(self) -> int:

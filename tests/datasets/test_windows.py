@@ -89,7 +89,7 @@ def test_columns_lie_on_their_lines(dataset: Dataset, key: str, fps: float) -> N
 
 
 def test_a_short_clip_is_padded_and_says_so(dataset: Dataset) -> None:
-    windows = Windows(length=10, fps=25, columns=("head", "valid", "mel"), sound=True, pad="short")
+    windows = Windows(length=10, fps=25, columns=("head", "mel"), sound=True, pad="short")
     (window,) = windows.of(dataset, "d-short")
     assert window["valid"].tolist() == [True] * 6 + [False] * 4
     assert np.isnan(window["head"][6:]).all() and np.isfinite(window["head"][:6]).all()
@@ -208,7 +208,7 @@ def test_what_cannot_be_is_said(dataset: Dataset, filmed: Dataset, tmp_path: Pat
         Windows(length=4, fps=25, columns=("gaze",)).members(dataset)
     with pytest.raises(ConfigError, match="without pictures"):
         Windows(length=4, fps=25, pictures=Pictures()).members(dataset)
-    for wrong in ({"length": 0}, {"stride": 0}, {"fps": 0}, {"pad": "zero"}):
+    for wrong in ({"length": 0}, {"stride": 0}, {"fps": 0}, {"pad": "zero"}, {"columns": ("valid",)}):
         with pytest.raises(ConfigError):
             Windows(**{"length": 4, "fps": 25} | wrong)  # type: ignore[arg-type]
     folder = Folder(tmp_path / "dataset")

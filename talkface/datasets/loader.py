@@ -1,0 +1,363 @@
+"""Batches of windows for training: shuffled, the same whatever the number of workers, and resumable at any sample.
+
+The order of an epoch is a list of windows that depends on the data, the seed and the epoch alone. Batch b of rank r is
+a slice of it, and worker w of W makes batches w, w + W, ...: so nobody has to agree with anybody while training.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from talkface.datasets.reader import Dataset, Sample
+from talkface.datasets.windows import ClipData, Companions, Windows
+from talkface.errors import ConfigError, DatasetError
+
+Batch = dict[str, Any]
+State = dict[str, Any]
+
+LOG = logging.getLogger(__name__)
+
+
+class Loader(IterableDataset[Batch]):
+    """Iterating gives the batches of one epoch for one rank; the same object works inside ``DataLoader(loader,
+    batch_size=None, num_workers=N)`` and torchdata's ``StatefulDataLoader``, forked or spawned.
+
+    ``shuffle`` deals runs of ``run`` neighbouring clips like cards, then mixes the windows within every ``buffer`` of
+    them: reading stays close to sequential. Call ``set_epoch`` before each epoch, as with torch's DistributedSampler.
+
+    Every rank gets ``len(loader)`` batches of ``batch_size`` windows. ``tail="drop"`` leaves out the last windows of
+    the epoch's order that fill no batch on every rank (fewer than ranks x batch_size, others each epoch);
+    ``"repeat"`` fills up with windows from the order's start. ``weights`` (a number a window of ``windows.plan``, see
+    ``Windows.weights``) draws as many windows with those odds instead of each one once; low-variance draws: each comes
+    floor or ceil of its share times.
+
+    A window that cannot be read raises DatasetError naming shard and member; with ``on_error="skip"`` it is logged,
+    listed in the batch's ``errors``, counted in ``skipped``, and the next readable one in the order takes its place.
+
+    A batch is a dict: the windows' arrays as tensors with a first axis of ``batch_size``; ``key`` and ``labels``
+    (columns of the clips table) as lists; ``repeated`` bool, true where a window only fills the tail or stands in for
+    a broken one; ``epoch``, ``index`` and ``errors``. With ``companion`` (label names) there are ``companion``, a
+    random window of another clip with the same labels, and ``has_companion``, false where there is no other clip and
+    the window is of the same one.
+
+    Memory: the order (8 bytes a window), ``cache_megabytes`` of clips, and the clips of one batch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        windows: Windows,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int | None = None,
+        ranks: int | None = None,
+        shuffle: bool = True,
+        buffer: int = 4096,
+        run: int = 8,
+        tail: Literal["drop", "repeat"] = "drop",
+        weights: Float[np.ndarray, " windows"] | None = None,
+        companion: Sequence[str] = (),
+        labels: Sequence[str] = ("speaker", "emotion", "intensity"),
+        on_error: Literal["raise", "skip"] = "raise",
+        cache_megabytes: float = 256.0,
+    ) -> None:
+        """``rank`` and ``ranks`` are torch.distributed's unless given. Raises ConfigError for what cannot be."""
+        self.dataset, self.windows, self.batch_size, self.seed = dataset, windows, batch_size, seed
+        self.rank, self.ranks = _place_among_ranks(rank, ranks)
+        self.shuffle, self.buffer, self.run, self.tail, self.on_error = shuffle, buffer, run, tail, on_error
+        self.labels, self.by, self.cache_megabytes = tuple(labels), tuple(companion), cache_megabytes
+        self.members, self.specs = windows.members(dataset), windows.specs(dataset)
+        self.plan = windows.plan(dataset.clips)
+        self.weights = weights
+        self.skipped = 0
+        self._check()
+        self._companions = Companions(dataset.clips, self.by) if self.by else None
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._next = 0
+        self._begun = False
+        self._resume: State | None = None
+        self._clips: OrderedDict[int, ClipData | DatasetError] = OrderedDict()
+        _ = dataset.index  # read once here, not once a worker
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_clips": OrderedDict()}
+
+    def _check(self) -> None:
+        if self.tail not in ("drop", "repeat") or self.on_error not in ("raise", "skip"):
+            raise ConfigError(f"tail is drop or repeat, on_error raise or skip; got {self.tail!r}, {self.on_error!r}")
+        if min(self.batch_size, self.buffer, self.run) < 1:
+            raise ConfigError("batch_size, buffer and run must be at least 1")
+        missing = [name for name in self.labels if name not in self.dataset.clips.column_names]
+        if missing:
+            raise ConfigError(f"no label {missing[0]!r}; there are: {', '.join(self.dataset.clips.column_names)}")
+        if self.weights is not None and (len(self.weights) != len(self.plan) or not (self.weights >= 0).all()):
+            raise ConfigError(f"weights: expected {len(self.plan)} numbers from 0 up, one a window")
+        if len(self) == 0:
+            raise ConfigError(
+                f"{self.dataset.url}: {len(self.plan)} windows do not fill one batch of {self.batch_size} on each of "
+                f"{self.ranks} ranks. Use a smaller batch, more data, pad='short' or tail='repeat'."
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch: the same on every rank."""
+        whole, rest = divmod(len(self.plan), self.ranks * self.batch_size)
+        return whole + (self.tail == "repeat" and rest > 0)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration gives; reaches workers that are already running, too."""
+        if epoch != self.epoch:
+            self._epoch[0] = epoch
+            self._next, self._begun, self._resume = 0, False, None
+
+    def order(self, epoch: int) -> Int64[np.ndarray, " windows"]:
+        """The windows (indices into ``plan``) of an epoch, all ranks together, in the order of training."""
+        draw = np.random.default_rng((self.seed, epoch))
+        windows = np.arange(len(self.plan))
+        if self.weights is not None:
+            share = np.cumsum(self.weights / self.weights.sum()) * len(windows)
+            share[-1] = len(windows)
+            windows = np.repeat(windows, np.diff(np.floor(share + draw.random()).astype(np.int64), prepend=0))
+        if not self.shuffle:
+            return windows
+        runs = self._run_of_clip[self.plan.clip]
+        place = np.argsort(draw.random(int(runs.max()) + 1))[runs[windows]]
+        windows = windows[np.argsort(place, kind="stable")]
+        block = np.arange(len(windows)) // self.buffer
+        return windows[np.lexsort((draw.random(len(windows)), block))]
+
+    @cached_property
+    def _run_of_clip(self) -> Int64[np.ndarray, " clips"]:
+        """Clips that lie next to each other in a shard share a run."""
+        shard = self.dataset.clips.column("shard").combine_chunks().dictionary_encode().indices.to_numpy()
+        first = np.flatnonzero(np.diff(shard, prepend=-1))
+        length = np.diff(np.append(first, len(shard)))
+        within = np.arange(len(shard)) - np.repeat(first, length)
+        starts = within % self.run == 0
+        runs: np.ndarray = np.cumsum(starts) - 1
+        return runs
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker:
+            cv2.setNumThreads(0)  # its thread pool does not survive a fork
+        first = self._next = self._first_batch(number, workers)
+        self._begun, self._resume = True, None
+        epoch = self.epoch
+        order = self.order(epoch)
+        self._clips.clear()
+        for index in range(first, len(self), workers):
+            batch = self._batch(order, epoch, index)
+            self._next = index + workers
+            yield batch
+
+    def batches(self, workers: int = 0, *, start: str = "spawn", prefetch: int = 2) -> Iterator[Batch]:
+        """The epoch's batches, made by ``workers`` processes; ``state_dict`` and ``skipped`` keep step with them.
+
+        ``start`` is ``spawn``, ``fork`` or ``forkserver``.
+        """
+        if workers == 0:
+            yield from self
+            return
+        made = DataLoader(
+            self, batch_size=None, num_workers=workers, multiprocessing_context=start, prefetch_factor=prefetch
+        )
+        iterator = iter(made)  # the workers have their copies now
+        self._next, self._begun, self._resume = self._first_batch(0, workers), True, None
+        for batch in iterator:
+            self._next = batch["index"] + 1
+            self.skipped += len(batch["errors"])
+            yield batch
+
+    def state_dict(self, batches: int | None = None) -> State:
+        """Where training stands: after the batch that was taken last, or after ``batches`` of this epoch.
+
+        Give the number where a plain ``DataLoader`` with workers iterates: only its consumer knows how many it took. In
+        a worker the state is that worker's own. It is the same on every rank.
+        """
+        worker = get_worker_info()
+        taken = self._next if batches is None else batches
+        if worker and not self._begun:
+            taken = self._first_batch(worker.id, worker.num_workers)
+        return {
+            "epoch": self.epoch,
+            "samples": taken * self.ranks * self.batch_size,
+            "worker": [worker.id, worker.num_workers] if worker else None,
+            "settings": self._settings,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the state: with any number of workers, and of ranks if their batches line up.
+
+        Raises ConfigError if it was made with other data or settings.
+        """
+        other = [k for k, v in self._settings.items() if state["settings"].get(k) != v]
+        if other:
+            raise ConfigError(f"the state was made with another {', '.join(other)}: it cannot be gone on with")
+        together = self.ranks * self.batch_size
+        if state["samples"] % together:
+            raise ConfigError(
+                f"the state stands after {state['samples']} windows, between two steps of {self.ranks} ranks x "
+                f"{self.batch_size}. Use the ranks and the batch size it was made with."
+            )
+        self._epoch[0] = state["epoch"]
+        self._next = state["samples"] // together
+        self._begun, self._resume = False, dict(state)
+
+    def _first_batch(self, number: int, workers: int) -> int:
+        """Index of the first batch that worker ``number`` makes."""
+        if self._resume is None:
+            return number
+        owner = self._resume["worker"]
+        if owner is None:
+            return self._next + number
+        if owner != [number, workers]:
+            raise ConfigError(
+                f"the state is of worker {owner[0]} of {owner[1]} alone. Keep {owner[1]} workers, or save "
+                "loader.state_dict(batches=...) in the main process."
+            )
+        return self._next
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """All that decides the order and the content of the samples."""
+        weights = None if self.weights is None else hashlib.sha256(self.weights.tobytes()).hexdigest()[:16]
+        keys = hashlib.sha256("\n".join(self.dataset.keys()).encode()).hexdigest()[:16]
+        return {
+            "data": keys, "windows": repr(self.windows), "seed": self.seed, "shuffle": self.shuffle,
+            "buffer": self.buffer, "run": self.run, "weights": weights, "companion": list(self.by),
+        }  # fmt: skip
+
+    def _batch(self, order: Int64[np.ndarray, " windows"], epoch: int, index: int) -> Batch:
+        first = (index * self.ranks + self.rank) * self.batch_size
+        positions = [int(p) for p in range(first, first + self.batch_size)]
+        drawn = {p: self._draw(order, epoch, p) for p in positions}
+        self._fetch([row for d in drawn.values() for row in d.rows])
+        samples: list[Sample] = []
+        errors: list[str] = []
+        for position, what in drawn.items():
+            try:
+                samples.append(self._sample(what))
+            except DatasetError as error:
+                if self.on_error == "raise":
+                    raise
+                LOG.warning("skipped: %s", error)
+                errors.append(str(error))
+                samples.append(self._stand_in(order, epoch, position))
+        self._trim()
+        if get_worker_info() is None:
+            self.skipped += len(errors)
+        return _collate(samples) | {"epoch": epoch, "index": index, "errors": errors}
+
+    def _draw(self, order: Int64[np.ndarray, " windows"], epoch: int, position: int) -> "_Drawn":
+        """What stands at a position of the order; all that is random about it depends on the position alone."""
+        window = int(order[position % len(order)])
+        row, first = int(self.plan.clip[window]), int(self.plan.first[window])
+        draw = np.random.default_rng((self.seed, epoch, position))
+        other = None if self._companions is None else self._companions.draw(row, draw)
+        return _Drawn(row, first, other, draw, position >= len(order))
+
+    def _fetch(self, rows: Sequence[int]) -> None:
+        """Have the clips in ``rows`` in memory, or the reason why not."""
+        needed = [row for row in dict.fromkeys(rows) if row not in self._clips]
+        for row, data in zip(needed, self.dataset.try_read(needed, self.members), strict=True):
+            try:
+                clip = data if isinstance(data, DatasetError) else ClipData(self.dataset, row, data, self.specs)
+            except DatasetError as error:
+                clip = error
+            self._clips[row] = clip
+        for row in rows:
+            self._clips.move_to_end(row)
+
+    def _trim(self) -> None:
+        """Forget the clips that were not used for longest."""
+        held = sum(c.bytes for c in self._clips.values() if isinstance(c, ClipData))
+        while held > self.cache_megabytes * 1e6:
+            _, gone = self._clips.popitem(last=False)
+            held -= gone.bytes if isinstance(gone, ClipData) else 0
+
+    def _clip(self, row: int) -> ClipData:
+        clip = self._clips[row]
+        if isinstance(clip, DatasetError):
+            raise clip
+        return clip
+
+    def _sample(self, drawn: "_Drawn") -> Sample:
+        clip = self._clip(drawn.row)
+        sample = self.windows.cut(clip, drawn.first, drawn.draw)
+        row = {name: self.dataset.clips.column(name)[drawn.row].as_py() for name in self.labels}
+        sample |= {**row, "repeated": drawn.repeated}
+        if self._companions is not None:
+            other = self._clip(drawn.companion_row)
+            sample["companion"] = self.windows.cut(other, self._companion_first(other, drawn.draw), drawn.draw)
+            sample["has_companion"] = drawn.companion is not None
+        return sample
+
+    def _companion_first(self, clip: ClipData, draw: np.random.Generator) -> int:
+        frames = int(self.windows.n_frames(np.array([clip.duration_ns]))[0])
+        return int(draw.integers(max(frames - self.windows.length, 0), endpoint=True))
+
+    def _stand_in(self, order: Int64[np.ndarray, " windows"], epoch: int, position: int) -> Sample:
+        """The next window in the order that can be read."""
+        for step in range(1, len(order)):
+            drawn = self._draw(order, epoch, (position + step) % len(order))
+            self._fetch(drawn.rows)
+            try:
+                return self._sample(drawn) | {"repeated": True}
+            except DatasetError:
+                self._trim()
+        raise DatasetError(f"{self.dataset.url}: none of its {len(order)} windows can be read.")
+
+
+class _Drawn:
+    """A window to make: its clip, its first frame, its companion's clip, and the generator for the rest."""
+
+    def __init__(self, row: int, first: int, companion: int | None, draw: np.random.Generator, repeated: bool) -> None:
+        self.row, self.first, self.companion, self.draw, self.repeated = row, first, companion, draw, repeated
+
+    @property
+    def companion_row(self) -> int:
+        return self.row if self.companion is None else self.companion
+
+    @property
+    def rows(self) -> list[int]:
+        return [self.row] if self.companion is None else [self.row, self.companion]
+
+
+def _place_among_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    if (rank is None) != (ranks is None):
+        raise ConfigError("give both rank and ranks, or none")
+    if rank is None or ranks is None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    if not 0 <= rank < ranks:
+        raise ConfigError(f"rank {rank} of {ranks}: expected 0 to {ranks - 1}")
+    return rank, ranks
+
+
+def _collate(samples: Sequence[Sample]) -> Batch:
+    """Arrays and flags stacked to tensors, dicts field by field, all else as lists."""
+    batch: Batch = {}
+    for name, value in samples[0].items():
+        values = [s[name] for s in samples]
+        if isinstance(value, dict):
+            batch[name] = _collate(values)
+        elif isinstance(value, np.ndarray):
+            batch[name] = torch.from_numpy(np.stack(values))
+        else:
+            batch[name] = torch.tensor(values) if isinstance(value, bool) else values
+    return batch
