@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import pickle
+import re
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -20,6 +23,7 @@ from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.loader import Batch, Loader
 from talkface.datasets.windows import Pictures, Windows
 from talkface.errors import ConfigError, DatasetError
+from tests.conftest import ROOT
 from tests.datasets.making import make, steady, variable
 
 CLIPS = [
@@ -401,6 +405,15 @@ def test_what_cannot_be_is_said(dataset: Dataset) -> None:
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=text):
             Loader(dataset, WINDOWS, **{"batch_size": 2} | wrong)  # type: ignore[arg-type]
+
+
+def test_the_pages_example_runs(tmp_path: Path) -> None:
+    make(tmp_path / "dataset", CLIPS)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("torch.Size([2, 8, 52]) torch.Size([2, 26, 4])") == result.stdout.count("\n") > 9
+    assert "happy" in result.stdout and "sad" not in result.stdout
 
 
 def test_ranks_are_those_of_torch(dataset: Dataset, tmp_path: Path) -> None:
