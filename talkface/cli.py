@@ -13,6 +13,7 @@ import typer
 
 from talkface.config import Ingest
 from talkface.errors import ConfigError, TalkfaceError
+from talkface.threads import one_thread
 
 if TYPE_CHECKING:
     from talkface.datasets.build import Plan
@@ -348,6 +349,7 @@ def _workers(asked: int | None) -> int:
 
 def main() -> None:
     """Run the command; a talkface error is one line, a traceback only with ``--debug``."""
+    one_thread()
     try:
         app()
     except TalkfaceError as error:

@@ -16,6 +16,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
 
 from talkface.errors import RunError
+from talkface.threads import SINGLE_THREAD
 
 Unit = TypeVar("Unit")
 Value = TypeVar("Value")
@@ -23,12 +24,6 @@ Value = TypeVar("Value")
 RETRIES = 3
 """A unit whose worker died is tried again this often before it is given up."""
 
-SINGLE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-}
 QUIET = {"GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "ERROR"}
 
 

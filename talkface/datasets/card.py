@@ -27,7 +27,9 @@ def card(info: DatasetInfo, clips: Sequence[Mapping[str, Any]]) -> str:
         _table(("member", "dtype", "shape", "unit", "clock", "meaning"), [_column(c) for c in info.columns]),
         "## Models and terms",
         f"Strictest term of all that went in: **{info.strictest_licence}**.",
-        _table(("annotator", "version", "licence", "weights"), [_annotator(n, a) for n, a in info.annotators.items()]),
+        _table(
+            ("annotator", "version", "licence", "weights"), [_annotator(*a) for a in sorted(info.annotators.items())]
+        ),
         "## Load",
         LOAD,
     ]

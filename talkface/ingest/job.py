@@ -25,6 +25,7 @@ from talkface.ingest.pipeline import (
     detector_weights,
     make_annotators,
     process,
+    release,
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
@@ -118,6 +119,7 @@ def ingest(
         left[outcome.unit.source.name] -= 1
         progress.files_done += left[outcome.unit.source.name] == 0
         observe(progress)
+    release()
     return IngestResult(
         sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),
         packs=tuple(u.name for u in units if u.name in done),

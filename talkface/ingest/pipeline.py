@@ -158,6 +158,11 @@ def detector_weights(models: Models) -> list[Weight]:
     return [models.choose(DETECTORS)[0]]
 
 
+def release() -> None:
+    """Let go of this process's models while the interpreter is whole: some hold threads that must end first."""
+    _tools.cache_clear()
+
+
 def process(settings: Settings, unit: Unit) -> UnitReport:
     """Turn a unit into a finished pack. A source that cannot be decoded ends as a reject inside its pack.
 
