@@ -276,6 +276,21 @@ def test_states_of_workers_resume_those_workers(dataset: Dataset) -> None:
         list(loader)
 
 
+def test_a_stateful_dataloader_resumes(dataset: Dataset) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def loader() -> Any:
+        made = Loader(dataset, WINDOWS, batch_size=4)
+        return stateful.StatefulDataLoader(made, batch_size=None, num_workers=2, multiprocessing_context="fork")
+
+    whole = list(Loader(dataset, WINDOWS, batch_size=4))
+    for stop in (1, 4, 7):
+        first, second = loader(), loader()
+        begun = [b for _, b in zip(range(stop), first, strict=False)]  # takes no batch too many
+        second.load_state_dict(first.state_dict())
+        assert len(begun) == stop and all_same(begun + list(second), whole)
+
+
 def test_epochs_reach_workers_that_stay(dataset: Dataset) -> None:
     loader = Loader(dataset, WINDOWS, batch_size=4)
     stay = DataLoader(loader, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork")

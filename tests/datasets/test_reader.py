@@ -1,8 +1,13 @@
 """Opening datasets: filters, spans, columns at any times, every kind of filesystem, and damage."""
 
 import pickle
+import re
 import uuid
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -140,6 +145,53 @@ def test_in_memory_and_through_a_pickle() -> None:
         for dataset in (opened, again):
             assert equal(dataset.arrays(key, ["head"])["head"], columns_of(BY_KEY[key])["head"])
     assert len(again) == 2
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Serves byte ranges of the files in ``directory``, and remembers how many bytes it sent of each shard."""
+
+    sent: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not asked or not path.is_file():
+            super().do_GET()
+            return
+        low, high = int(asked[1]), int(asked[2]) + 1
+        data = path.read_bytes()[low:high]
+        self.send_response(206 if data else 416)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Range", f"bytes {low}-{low + len(data) - 1}/{path.stat().st_size}")
+        self.end_headers()
+        self.wfile.write(data)
+        self.sent.append(len(data))
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_over_http_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    make(tmp_path / "d", CLIPS)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        opened = open_dataset(f"http://127.0.0.1:{server.server_port}/d")
+        assert opened.keys() == open_dataset(str(tmp_path / "d")).keys()
+        assert equal(opened.arrays("b-vfr", ["head"])["head"], columns_of(BY_KEY["b-vfr"])["head"])
+        shard, offset, size = opened.places["b-vfr"]["head.npy"]
+        assert Ranges.sent == [512 + size]
+        path = tmp_path / "d" / shard
+        path.write_bytes(path.read_bytes()[: offset + 100])
+        with pytest.raises(DatasetError, match=rf"{shard}: b-vfr\.head\.npy is cut short"):
+            opened.arrays("b-vfr", ["head"])
+        path.write_bytes(path.read_bytes()[: offset - 600])
+        with pytest.raises(DatasetError, match=rf"{shard}: b-vfr\.head\.npy: cannot be read"):
+            opened.arrays("b-vfr", ["head"])
+        path.unlink()
+        with pytest.raises(DatasetError, match=rf"{shard}: b-vfr\.head\.npy: the shard is missing"):
+            opened.arrays("b-vfr", ["head"])
+        server.shutdown()
 
 
 def test_a_shard_cut_anywhere_names_shard_and_member(tmp_path: Path) -> None:
