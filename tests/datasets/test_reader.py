@@ -239,6 +239,16 @@ def test_shards_of_another_build_are_noticed(tmp_path: Path) -> None:
     assert open_dataset(url).member(CLIPS[1].key, "pts.npy")
 
 
+def test_another_clips_member_of_the_same_size_is_noticed(tmp_path: Path) -> None:
+    alike = [steady(f"e{i}", 10) for i in range(3)]
+    opened = open_dataset(make(tmp_path / "d", alike, megabytes=1))
+    assert opened.member("e1", "pts.npy")
+    opened.reader.close()
+    make(tmp_path / "d", alike[1:], megabytes=1)
+    with pytest.raises(DatasetError, match=r"train/000000\.tar: e0\.pts\.npy is not where the manifest has it"):
+        opened.member("e0", "pts.npy")
+
+
 def test_damaged_headers_are_noticed(tmp_path: Path) -> None:
     url = make(tmp_path / "d", CLIPS)
     shard, offset, _ = open_dataset(url).places["a-25"]["arkit.npy"]
