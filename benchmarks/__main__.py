@@ -1,6 +1,6 @@
 """``make bench``: what talkface reaches on real clips, side by side with the plain script. Prints ratios.
 
-    python -m benchmarks [ingest] [memory] [--media DIR] [--models DIR] [--hour SECONDS]
+    python -m benchmarks [ingest] [memory] [--media DIR] [--models DIR] [--seconds N] [--fps N]
 
 Machines are noisy: everything that is compared runs in one call, one after the other, and alternates.
 """
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=SHARED / "models")
     parser.add_argument("--rounds", type=int, default=1, help="how often each side runs")
     parser.add_argument("--seconds", type=float, default=3600, help="length of the long file")
+    parser.add_argument("--fps", type=float, default=5, help="frames a second of the long file")
     options = parser.parse_args()
     if not options.media.is_dir():
         sys.exit(f"{options.media}: no real media; name a folder with --media")
@@ -101,13 +102,13 @@ def bench_memory(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         long = Path(folder) / "in" / "long.mp4"
         long.parent.mkdir()
-        loop(clip, long, seconds=options.seconds, fps=10)
+        loop(clip, long, seconds=options.seconds, fps=options.fps)
         run = [sys.executable, "-m", "talkface.cli", "ingest", str(long.parent), "--out", f"{folder}/dataset"]
         process = subprocess.Popen([*run, "--models", str(options.models), "--offline", "--workers", "2"])
         with peak_memory(process.pid) as peaks:
             process.wait()
     print(
-        f"\n{options.seconds / 3600:g} h of 1080p at 10 frames/s: peak of a worker {max(peaks.values()) / 1e9:.2f} GB"
+        f"\n{options.seconds / 3600:g} h of 1080p at {options.fps:g} frames/s: peak of a worker {max(peaks.values()) / 1e9:.2f} GB"
     )
 
 

@@ -6,6 +6,7 @@ Each command imports what it needs when it runs: torch, datasets and others take
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from talkface.datasets.build import Plan
     from talkface.ingest.job import IngestResult
 
-OK, FAILED, SOME_REJECTED, INTERRUPTED = 0, 1, 3, 130
-"""Exit codes: all good; the run or a check failed; some source gave no clip; stopped by Ctrl-C."""
+OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,8 +97,14 @@ def ingest_command(
         doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
         names = doubles | {s.name for s in scanned.sources}
         refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace)
-        with progress_bar() as observe:
-            result = job.ingest(scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe)
+        try:
+            with progress_bar() as observe:
+                result = job.ingest(
+                    scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
+                )
+        except KeyboardInterrupt:
+            typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
         info = build(folder, _plan(result, settings))
         folder.write("run.json", json.dumps(job.run_report(result, count), indent=1).encode())
     dataset = Dataset(out)
@@ -348,18 +355,30 @@ def _workers(asked: int | None) -> int:
 
 
 def main() -> None:
-    """Run the command; a talkface error is one line, a traceback only with ``--debug``."""
+    """Run the command and leave at once: native threads of some libraries abort a process that takes its time."""
     one_thread()
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run() -> int:
+    """The exit code; a talkface error is one line, a traceback only with ``--debug``."""
     try:
         app()
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else FAILED if exit_.code else OK
     except TalkfaceError as error:
         if os.environ.get("TALKFACE_DEBUG"):
-            raise
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else FAILED)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
-        sys.exit(INTERRUPTED)
+            traceback.print_exc()
+        else:
+            typer.echo(f"{type(error).__name__}: {error}", err=True)
+        return MISTAKEN if isinstance(error, ConfigError) else FAILED
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+    return OK
 
 
 if __name__ == "__main__":

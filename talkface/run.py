@@ -5,6 +5,8 @@ cores and no decoder or model ever lives through a fork.
 """
 
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,18 +117,28 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
             with _connect(scheduler) as client:
                 yield client
             return
-        with (
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with _local_cluster(workers) as cluster, Client(cluster) as client:
             yield client
+
+
+def _local_cluster(workers: int) -> LocalCluster:
+    """Worker processes that leave Ctrl-C, which the terminal sends to all of them, to this one."""
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by what is spawned
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _connect(address: str) -> Client:
