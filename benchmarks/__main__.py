@@ -107,9 +107,8 @@ def bench_memory(options: argparse.Namespace) -> None:
         process = subprocess.Popen([*run, "--models", str(options.models), "--offline", "--workers", "2"])
         with peak_memory(process.pid) as peaks:
             process.wait()
-    print(
-        f"\n{options.seconds / 3600:g} h of 1080p at {options.fps:g} frames/s: peak of a worker {max(peaks.values()) / 1e9:.2f} GB"
-    )
+    peak = max(peaks.values()) / 1e9
+    print(f"\n{options.seconds / 3600:g} h of 1080p at {options.fps:g} frames/s: peak of a worker {peak:.2f} GB")
 
 
 @contextmanager
