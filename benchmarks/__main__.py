@@ -1,6 +1,6 @@
 """``make bench``: what talkface reaches on real clips, side by side with the plain script. Prints ratios.
 
-    python -m benchmarks [ingest] [memory] [--media DIR] [--models DIR] [--seconds N] [--fps N]
+    python -m benchmarks [ingest] [memory] [--every N] [--media DIR] [--models DIR] [--seconds N] [--fps N]
 
 Machines are noisy: everything that is compared runs in one call, one after the other, and alternates.
 """
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["ingest", "memory"], help="ingest, memory")
     parser.add_argument("--media", type=Path, default=SHARED / "media")
     parser.add_argument("--models", type=Path, default=SHARED / "models")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th clip, for a quicker look")
     parser.add_argument("--rounds", type=int, default=1, help="how often each side runs")
     parser.add_argument("--seconds", type=float, default=3600, help="length of the long file")
     parser.add_argument("--fps", type=float, default=5, help="frames a second of the long file")
@@ -47,12 +48,12 @@ def main() -> None:
 
 def bench_ingest(options: argparse.Namespace) -> None:
     """Frames a second: the plain script, then talkface with one worker and with two."""
-    clips = sorted((options.media / "talking").glob("*.mp4"))
+    clips = sorted((options.media / "talking").glob("*.mp4"))[:: options.every]
     plain, one, two = [], [], []
     for _ in range(options.rounds):
         plain.append(plain_script(clips, options.models))
-        one.append(ingest(options.media / "talking", options.models, 1))
-        two.append(ingest(options.media / "talking", options.models, 2))
+        one.append(ingest(clips, options.models, 1))
+        two.append(ingest(clips, options.models, 2))
     runs = {"plain script, one process": plain, "talkface, 1 worker": one, "talkface, 2 workers": two}
     rates = {name: statistics.median(r["frames"] / r["seconds"] for r in of) for name, of in runs.items()}
     base = rates["plain script, one process"]
@@ -75,12 +76,12 @@ def plain_script(clips: list[Path], models: Path) -> dict[str, float]:
     return json.loads(result.stdout.strip().splitlines()[-1]) | {"seconds": wall}
 
 
-def ingest(source: Path, models: Path, workers: int) -> dict[str, Any]:
+def ingest(clips: list[Path], models: Path, workers: int) -> dict[str, Any]:
     """``toolkit ingest`` with default settings into a new folder; wall time from start to exit, build included."""
     with tempfile.TemporaryDirectory() as out:
         only = Path(out) / "in"
         only.mkdir()
-        for clip in sorted(source.glob("*.mp4")):
+        for clip in clips:
             (only / clip.name).symlink_to(clip)
         run = [sys.executable, "-m", "talkface.cli", "ingest", str(only), "--out", f"{out}/dataset"]
         started = time.perf_counter()
