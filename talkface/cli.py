@@ -264,10 +264,10 @@ def models_list(models: ModelsDir = None) -> None:
     Example: `toolkit models list`
     """
     from talkface.console import console
-    from talkface.weights import Models
+    from talkface.weights import Models, how_to_get
 
     for row in Models(models, offline=True).status():
-        where = row.path or f"not here: toolkit models pull {row.weight.name}"
+        where = row.path or f"not here. {how_to_get(row.weight)}"
         state = "" if row.ok or not row.path else "  DAMAGED"
         console.print(
             f"{row.weight.name}  {row.weight.size / 1e6:.1f} MB  {row.weight.licence}  {where}{state}",
@@ -312,7 +312,7 @@ def models_verify(models: ModelsDir = None) -> None:
     from talkface.console import errors
     from talkface.weights import Models
 
-    wrong = [r for r in Models(models, offline=True).status() if r.path and not r.ok]
+    wrong = [row for row in Models(models, offline=True).verify() if not row.ok]
     for row in wrong:
         errors.print(
             f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from talkface import media
-from talkface.weights import Models
+from talkface.weights import Models, how_to_get
 
 PACKAGES = (
     "av",
@@ -68,7 +68,7 @@ def _codecs() -> Iterator[Finding]:
 def _models(models: Models) -> Iterator[Finding]:
     for row in models.status():
         level: Literal["ok", "note", "bad"] = "ok" if row.path and row.ok else "bad" if row.path else "note"
-        where = row.path or "not here: toolkit models pull " + row.weight.name
+        where = row.path or f"not here. {how_to_get(row.weight)}"
         yield Finding(level, f"model {row.weight.name}", f"{where} ({row.weight.licence})")
 
 

@@ -307,7 +307,7 @@ class Models:
         elif weight.sha256 and self._hash(path) != weight.sha256:
             problem = f"expected sha256 {weight.sha256}, got {self._hash(path)}"
         if problem:
-            raise WeightsError(f"{path}: not the {weight.filename} of the registry: {problem}. {_how_to_get(weight)}")
+            raise WeightsError(f"{path}: not the {weight.filename} of the registry: {problem}. {how_to_get(weight)}")
 
     def _status(self, weight: Weight) -> Status:
         path = self._locate(weight)
@@ -336,7 +336,7 @@ class Models:
         why = "is not on this machine"
         if self.offline and weight.kind == "download":
             why += " and --offline forbids the download"
-        return f"{weight.filename} ({weight.name}, licence {weight.licence}) {why}. {_how_to_get(weight)}"
+        return f"{weight.filename} ({weight.name}, licence {weight.licence}) {why}. {how_to_get(weight)}"
 
     def _download(self, weight: Weight) -> Path:
         assert not self.offline, f"{weight.name}: download with offline=True"
@@ -352,7 +352,7 @@ class Models:
         except (OSError, HTTPException) as error:
             raise _UnobtainableError(
                 f"{weight.filename} ({weight.name}, licence {weight.licence}) could not be downloaded from "
-                f"{weight.url}: {error}. {_how_to_get(weight)}"
+                f"{weight.url}: {error}. {how_to_get(weight)}"
             ) from error
         return final
 
@@ -361,7 +361,7 @@ class _UnobtainableError(WeightsError):
     """This entry cannot be had here; an alternative may be."""
 
 
-def _how_to_get(weight: Weight) -> str:
+def how_to_get(weight: Weight) -> str:
     """The sentence that ends every message about a file that is missing or wrong."""
     by_hand = f"toolkit models add {weight.name} PATH"
     if weight.kind in ("wheel", "package"):
