@@ -26,6 +26,8 @@ Value = TypeVar("Value")
 RETRIES = 3
 """A unit whose worker died is tried again this often before it is given up."""
 
+LEAN = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}
+"""glibc gives the pictures of large frames back to the system at once; its own habit keeps twice as much."""
 QUIET = {"GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "ERROR"}
 
 
@@ -108,7 +110,7 @@ def _outcome(unit: Unit, future: Future) -> Outcome[Unit, Value]:
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": RETRIES,
-        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD | QUIET,
+        "distributed.nanny.pre-spawn-environ": SINGLE_THREAD | LEAN | QUIET,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.admin.large-graph-warning-threshold": "1GB",
     }
