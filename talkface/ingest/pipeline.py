@@ -1,5 +1,6 @@
 """One work unit from file to pack: the one place that orders the stages."""
 
+import gc
 import hashlib
 import json
 import time
@@ -169,7 +170,9 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
     Raises RunError when the disk is full.
     """
     with _ONE_AT_A_TIME:
-        return _process(settings, unit)
+        report = _process(settings, unit)
+        gc.collect()  # a unit's decoder and pictures may lie in reference cycles, whose size Python does not see
+        return report
 
 
 def _process(settings: Settings, unit: Unit) -> UnitReport:
