@@ -89,16 +89,16 @@ def test_kill_nine_twenty_times_and_the_bytes_are_the_same(videos: Path, toolkit
     config = tmp_path / "config.toml"
     config.write_text("[pack]\nunit_seconds = 1.5\n[pack.cut]\nmin_seconds = 0.5\n[pack.video]\nsize = 128\n")
     arguments = ("ingest", inputs, "--offline", "--config", config, "--workers", "2", "--out")
-    started = time.monotonic()
     toolkit(*arguments, tmp_path / "whole")
-    whole_seconds = time.monotonic() - started
+    units = len(list((tmp_path / "whole" / "packs").glob("*-*.json")))
+    assert units >= 8
     expected = files_of(tmp_path / "whole", but=NOT_DATA)
     died = 0
     for seed in range(20):
         rng = random.Random(seed)
         out = tmp_path / f"out{seed}"
         process = subprocess.Popen(command(*arguments, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        died += kill_something(process, rng, rng.uniform(0.3, 1.0) * whole_seconds)
+        died += kill_something(process, rng, out / "packs", units)
         toolkit(*arguments, out)
         assert files_of(out, but=NOT_DATA) == expected, f"seed {seed}"
         assert verify(str(out), readers=False) == []
@@ -107,19 +107,17 @@ def test_kill_nine_twenty_times_and_the_bytes_are_the_same(videos: Path, toolkit
     assert died >= 10, f"only {died} of 20 kills hit a running process"
 
 
-def kill_something(process: subprocess.Popen[bytes], rng: random.Random, seconds: float) -> bool:
-    """After ``seconds`` kill -9 the run, or one of its workers; wait for its end. False if it had ended before."""
-    time.sleep(seconds)
-    try:
-        workers = [
-            p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())
-        ]
-    except psutil.NoSuchProcess:
-        workers = []
+def kill_something(process: subprocess.Popen[bytes], rng: random.Random, packs: Path, units: int) -> bool:
+    """Kill -9 the run or one of its workers once some units are done; wait for the end. False if it had ended."""
+    wanted = rng.randrange(units)
+    while process.poll() is None and len(list(packs.glob("*-*.json"))) < wanted:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.3) if wanted else rng.uniform(0.2, 4))
     if process.poll() is not None:
         return False
-    victim = rng.choice(workers).pid if workers and rng.random() < 0.5 else process.pid
-    os.kill(victim, signal.SIGKILL)
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [p.pid for p in children if "spawn_main" in " ".join(p.cmdline())]
+    os.kill(rng.choice(workers) if workers and rng.random() < 0.5 else process.pid, signal.SIGKILL)
     process.wait(timeout=300)
     return True
 
