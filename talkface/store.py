@@ -36,6 +36,9 @@ OURS = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
 
 CHUNK = 1 << 20
 
+PACKS = "packs"
+"""Folder of the work units' packs inside a dataset's folder."""
+
 
 class Folder:
     """A folder on any fsspec filesystem, addressed by relative paths with ``/``.

@@ -19,9 +19,7 @@ from talkface.config import Build, Threshold
 from talkface.datasets import schema
 from talkface.datasets.card import card
 from talkface.errors import ConfigError, DatasetError
-from talkface.store import Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
-
-PACKS = "packs"
+from talkface.store import PACKS, Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
 
 PLAN = f"{PACKS}/plan.json"
 """What the last build was made from, so that it can be made again without the inputs."""

@@ -30,10 +30,8 @@ from talkface.ingest.pipeline import (
 )
 from talkface.ingest.scan import ScanResult
 from talkface.run import Outcome, map_units
-from talkface.store import Folder, read_pack_index
+from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models, Weight
-
-PACKS = "packs"
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from talkface.config import Ingest
 from talkface.ingest.job import units_of
 from talkface.ingest.pipeline import Settings, process, settings_fingerprint
 from talkface.ingest.scan import ScanResult
-from talkface.store import Folder, read_pack_index
+from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
 
 PROBES = 4
@@ -45,7 +45,7 @@ def forecast(
     """Try the first ``seconds`` of a few sources, spread over the list, and extrapolate."""
     fingerprint = settings_fingerprint(config.pack, models)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
-    packs = Folder(f"{out.url}/packs")
+    packs = Folder(f"{out.url}/{PACKS}")
     todo = [u for u in units if read_pack_index(packs, u.name) is None]
     left = sum(u.seconds for u in todo)
     tried = _try(_spread(scanned.sources), config, models, seconds)

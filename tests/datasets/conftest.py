@@ -8,9 +8,9 @@ import pytest
 
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline
 from talkface.config import Build, Threshold
-from talkface.datasets.build import PACKS, Plan, build
+from talkface.datasets.build import Plan, build
 from talkface.datasets.reader import Dataset
-from talkface.store import Folder, npy, write_pack
+from talkface.store import PACKS, Folder, npy, write_pack
 
 COLUMNS = (
     ColumnSpec(name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes"),

@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 from talkface.annotate.head import Annotator as Head
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets.build import PACKS, Plan, build
+from talkface.datasets.build import Plan, build
 from talkface.media import VideoWriter, encode_flac
-from talkface.store import Folder, npy, write_pack
+from talkface.store import PACKS, Folder, npy, write_pack
 from tests.datasets.conftest import make_plan, source
 
 CROP = np.array([[0.5, 0.0, -10.0], [0.0, 0.5, -20.0]])
