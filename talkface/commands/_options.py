@@ -1,0 +1,46 @@
+"""What several commands share: arguments, exit codes, and how flags become settings."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkface.config import Ingest
+
+OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(help="Folders, files, globs, lists (.csv .parquet .jsonl) or fsspec urls.", show_default=False),
+]
+Out = Annotated[str, typer.Option("--out", "-o", help="Folder or fsspec url of the dataset.")]
+ModelsDir = Annotated[str | None, typer.Option("--models", help="Folder with model files, looked at first.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML with whatever changes the output.")]
+Layout = Annotated[str | None, typer.Option("--layout", help="auto, plain, mead, hdtf, ravdess, crema_d, vfhq, ...")]
+With = Annotated[str | None, typer.Option("--with", help="Annotators, separated by commas.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", min=0, help="Worker processes (default: cores; 0: in this process).")
+]
+Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
+
+
+def settings_of(config: Path | None, layout: str | None, with_: str | None, video: bool) -> Ingest:
+    from talkface.annotate.base import require_scores
+
+    settings = Ingest.load(config)
+    require_scores(settings.build.thresholds)
+    pack = settings.pack
+    if with_ is not None:
+        pack = pack.model_copy(update={"annotators": tuple(n.strip() for n in with_.split(",") if n.strip())})
+    if not video:
+        pack = pack.model_copy(update={"keep_video": False})
+    return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
+
+
+def worker_count(asked: int | None) -> int:
+    if asked is not None:
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,101 @@
+"""``toolkit ingest``."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from talkface.commands._options import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    SOME_REJECTED,
+    Config,
+    Inputs,
+    Layout,
+    ModelsDir,
+    Offline,
+    Out,
+    With,
+    Workers,
+    settings_of,
+    worker_count,
+)
+from talkface.config import Ingest
+
+if TYPE_CHECKING:
+    from talkface.datasets.build import Plan
+    from talkface.ingest.job import IngestResult
+
+
+def command(
+    inputs: Inputs,
+    out: Out = "dataset",
+    workers: Workers = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask cluster that exists, tcp://...")] = None,
+    models: ModelsDir = None,
+    offline: Offline = False,
+    config: Config = None,
+    layout: Layout = None,
+    with_: With = None,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")] = True,
+    replace: Annotated[
+        bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
+    ] = False,
+) -> None:
+    """Turn raw videos into a dataset. Run it again after a stop: finished work is kept.
+
+    Example: `toolkit ingest ./videos --out mead --workers 8`
+    """
+    from talkface.console import console, print_ingest, progress_bar
+    from talkface.datasets.build import build, refuse_foreign, refuse_to_lose
+    from talkface.datasets.reader import Dataset
+    from talkface.ingest import job
+    from talkface.ingest.pipeline import settings_fingerprint
+    from talkface.ingest.scan import scan
+    from talkface.store import Folder
+    from talkface.weights import Models
+
+    settings = settings_of(config, layout, with_, video)
+    folder, store, count = Folder(out), Models(models, offline=offline), worker_count(workers)
+    with folder.lock():
+        refuse_foreign(folder)
+        folder.sweep()
+        scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
+        console.print(
+            f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
+        )
+        doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
+        names = doubles | {s.name for s in scanned.sources}
+        refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace)
+        try:
+            with progress_bar() as observe:
+                result = job.ingest(
+                    scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
+                )
+        except KeyboardInterrupt:
+            typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        info = build(folder, _plan(result, settings))
+        folder.write("run.json", json.dumps(job.run_report(result, count), indent=1).encode())
+    dataset = Dataset(out)
+    rejects = dataset.table("rejects").to_pylist()
+    print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out, count)
+    unused = any(not s["clips"] for s in dataset.table("sources").to_pylist())
+    undecoded = any(r["stage"] in ("scan", "decode") for r in rejects)
+    raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)
+
+
+def _plan(result: "IngestResult", settings: Ingest) -> "Plan":
+    from talkface.datasets.build import Plan
+
+    return Plan(
+        sources=result.sources,
+        packs=result.packs,
+        rejects=result.rejects,
+        columns=result.columns,
+        scores=result.scores,
+        info=result.info,
+        has_video=settings.pack.keep_video,
+        build=settings.build,
+    )

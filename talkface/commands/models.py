@@ -1,0 +1,73 @@
+"""``toolkit models``: list, pull, add, verify."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from talkface.commands._options import FAILED, OK, ModelsDir
+
+app = typer.Typer(no_args_is_help=True, help="Model files: what is here, fetch, add, check.")
+
+
+@app.command("list")
+def models_list(models: ModelsDir = None) -> None:
+    """List model files: where they are, size, licence.
+
+    Example: `toolkit models list`
+    """
+    from talkface.console import console
+    from talkface.weights import Models, how_to_get
+
+    for row in Models(models, offline=True).status():
+        where = row.path or f"not here. {how_to_get(row.weight)}"
+        state = "" if row.ok or not row.path else "  DAMAGED"
+        console.print(
+            f"{row.weight.name}  {row.weight.size / 1e6:.1f} MB  {row.weight.licence}  {where}{state}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command("pull")
+def models_pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; none: all that can be downloaded.")] = None,
+) -> None:
+    """Download model files into the user cache and check them.
+
+    Example: `toolkit models pull face_landmarker`
+    """
+    from talkface.console import console
+    from talkface.weights import Models
+
+    for path in Models().pull(names or []):
+        console.print(str(path), markup=False)
+
+
+@app.command("add")
+def models_add(name: str, path: Path) -> None:
+    """Put a file that you have into the user cache, if it is the right one.
+
+    Example: `toolkit models add face_landmarker ./face_landmarker.task`
+    """
+    from talkface.console import console
+    from talkface.weights import Models
+
+    console.print(str(Models(offline=True).add(name, path)), markup=False)
+
+
+@app.command("verify")
+def models_verify(models: ModelsDir = None) -> None:
+    """Check the hash of every model file that is here.
+
+    Example: `toolkit models verify`
+    """
+    from talkface.console import errors
+    from talkface.weights import Models
+
+    wrong = [row for row in Models(models, offline=True).verify() if not row.ok]
+    for row in wrong:
+        errors.print(
+            f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False
+        )
+    raise typer.Exit(FAILED if wrong else OK)
