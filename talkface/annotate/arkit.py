@@ -48,6 +48,7 @@ class Annotator:
         ),
     )
     needs = ()
+    reads = ()
     weights: tuple[tuple[str, ...], ...] = (("face_landmarker", "arkit_head"),)
     licence = "Apache-2.0"
     Config = ArkitConfig

@@ -7,7 +7,7 @@ name starts with an underscore are helpers and are not discovered.
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 import talkface.annotate
 from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
 from talkface.errors import ConfigError
+from talkface.media import ClipFrames
 from talkface.weights import Models
 
 Rows = Mapping[str, np.ndarray]
@@ -54,12 +55,21 @@ class FaceView:
 
 @dataclass(frozen=True)
 class ClipView:
-    """A clip that has closed: its frame columns so far, its sound (16 kHz mono), and whether its source had any."""
+    """A clip that has closed: its frame columns so far, its sound (16 kHz mono), and whether its source had any.
+
+    ``video`` is the clip's crop as it is stored, H.264; what is measured in its pictures is the same while ingesting
+    and years later. It is empty where the dataset keeps no video, or the annotator does not read it.
+    """
 
     clip: Clip
     table: FrameTable
     sound: Int16[np.ndarray, " samples"]
     has_sound: bool
+    video: bytes = b""
+
+    def pictures(self) -> Iterator[UInt8[np.ndarray, "size size 3"]]:
+        """The crop of every frame, RGB, in order. ``clip.crop`` maps source pixels to its pixels."""
+        return iter(ClipFrames(self.video))
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,9 @@ class Annotator(Protocol):
     ``open`` runs once in the worker. Then, for each frame with a face, ``frame`` (if the class has it) returns one row
     for each of its frame columns; a column it leaves out is missing in that frame. When the clip closes, ``clip`` (if
     the class has it) returns the remaining columns and the scores. Neither may depend on an earlier clip.
-    ``needs`` names columns that other annotators produce. ``weights`` lists groups of entries of the model registry;
-    the first entry of a group that can be had is used.
+    ``needs`` names columns that other annotators produce, ``reads`` the members that ``clip`` reads: ``flac``, ``mp4``.
+    An annotator that reads ``mp4`` cannot run where no video is kept. ``weights`` lists groups of entries of the model
+    registry; the first entry of a group that can be had is used.
     """
 
     name: str
@@ -85,6 +96,7 @@ class Annotator(Protocol):
     columns: Sequence[ColumnSpec]
     scores: Sequence[ScoreSpec]
     needs: Sequence[str]
+    reads: Sequence[str]
     weights: Sequence[Sequence[str]]
     licence: str
     Config: type[AnnotatorConfig]

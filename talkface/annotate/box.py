@@ -31,6 +31,7 @@ class Annotator:
     )
     scores = ()
     needs = ()
+    reads = ()
     weights = ()
     licence = "Apache-2.0"
     Config = BoxConfig

@@ -61,6 +61,7 @@ class Annotator:
         ScoreSpec(name="head_speed", unit="rad/s", description="mean length of the angular velocity"),
     )
     needs = ("lm",)
+    reads = ()
     weights: tuple[tuple[str, ...], ...] = ()
     licence = "Apache-2.0"
     Config = HeadConfig

@@ -58,6 +58,7 @@ class Annotator:
     )
     scores = ()
     needs = ()
+    reads = ()
     weights = (WEIGHTS,)
     licence = "Apache-2.0"
     Config = LandmarksConfig

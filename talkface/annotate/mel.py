@@ -41,6 +41,7 @@ class Annotator:
     )
     scores = ()
     needs = ()
+    reads = ("flac",)
     weights = ()
     licence = "Apache-2.0"
     Config = MelConfig

@@ -46,6 +46,7 @@ class Annotator:
         ScoreSpec(name="coverage", unit="0..1", description="share of the frames with a face and its mesh"),
     )
     needs = ()
+    reads = ()
     weights = ()
     licence = "Apache-2.0"
     Config = QualityConfig

@@ -131,6 +131,7 @@ class Annotator:
         ScoreSpec(name="silence_share", unit="0..1", description="share of digital silence, in blocks of 10 ms"),
     )
     needs = ()
+    reads = ("flac",)
     weights = (("silero_vad",),)
     licence = "MIT"
     Config = VoiceConfig

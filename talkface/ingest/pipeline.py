@@ -137,6 +137,8 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
     made = []
     for name in in_order(pack.annotators):
         cls = annotator_class(name)
+        if "mp4" in cls.reads and not pack.keep_video:
+            raise ConfigError(f"{name} looks at the clips' pictures, and --no-video keeps none. Leave out one of them.")
         made.append(cls(parse(cls.Config, pack.annotate.get(name, {}), where=f"annotate.{name}")))
     return tuple(made)
 
@@ -292,16 +294,17 @@ class _UnitWork:
             crop_size=self.pack.video.size,
         )
         timeline = Timeline(cut.pts_ns - cut.start_ns)
+        video = self._encode(cut, timeline) if self.pack.keep_video else b""
         with self.clock("annotate"):
-            table, columns, scores = self._annotate(clip, timeline, cut.rows, part)
+            table, columns, scores = self._annotate(clip, timeline, cut.rows, part, video)
         members = {"flac": encode_flac(part.samples), "pts.npy": npy(timeline.pts_ns), "valid.npy": npy(table.valid())}
         members |= {f"{name}.npy": npy(value) for name, value in columns.items()}
         if self.pack.keep_video:
-            members["mp4"] = self._encode(cut, timeline)
+            members["mp4"] = video
         return self._record(clip, timeline, part, scores), members
 
     def _annotate(
-        self, clip: Clip, timeline: Timeline, rows: Sequence[Rows], sound: Sound
+        self, clip: Clip, timeline: Timeline, rows: Sequence[Rows], sound: Sound, video: bytes
     ) -> tuple[FrameTable, dict[str, np.ndarray], dict[str, float]]:
         """All frame columns, the columns to store, and the scores of a closed clip."""
         specs = [spec for annotator in self.tools.annotators for spec in annotator.columns]
@@ -311,7 +314,8 @@ class _UnitWork:
         for annotator in self.tools.annotators:
             if not hasattr(annotator, "clip"):
                 continue
-            result: Result = annotator.clip(ClipView(clip, FrameTable(timeline, framed), sound.samples, sound.present))
+            view = ClipView(clip, FrameTable(timeline, framed), sound.samples, sound.present, video)
+            result: Result = annotator.clip(view)
             for spec in annotator.columns:
                 if spec.name in result.columns:
                     (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]

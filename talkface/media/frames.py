@@ -1,7 +1,7 @@
 """Random access to the frames of a clip in memory."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,15 @@ class ClipFrames:
         if wanted and not 0 <= min(wanted) <= max(wanted) < len(self):
             raise IndexError(f"frame {min(wanted)} to {max(wanted)} of a clip of {len(self)}")
         return self._get(wanted) if wanted else np.zeros((0, *self._shape, 3), np.uint8)
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+        """Every frame, RGB, in order, one in memory at a time."""
+        to_rgb = ToRGB()
+        with self._open() as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for frame in container.decode(stream):
+                yield to_rgb(frame)
 
     @cached_property
     def pts_ns(self) -> Int64[np.ndarray, " frames"]:

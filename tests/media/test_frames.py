@@ -51,3 +51,8 @@ def test_edges(clip: Path, backend: str) -> None:
     with pytest.raises(IndexError):
         frames.get([-1])
     assert (np.diff(frames.pts_ns) > 0).all() and frames.pts_ns[-1] < 10 * NS
+
+
+def test_one_after_the_other(clip: Path) -> None:
+    frames = ClipFrames(clip, backend="av")
+    assert all((one == other).all() for one, other in zip(frames, frames.get(range(60)), strict=True))
