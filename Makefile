@@ -8,12 +8,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 setup: $(READY)
 
-# mediapipe asks for the OpenCV that needs libGL; the headless one goes over it, so that no system package is needed.
+# mediapipe and face-alignment ask for the OpenCV that needs libGL; the headless one goes over it, so that no system package is needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "talkface needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,dev]'
-	$(BIN)/python -m pip uninstall --quiet --yes opencv-contrib-python opencv-contrib-python-headless
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,all,dev]'
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-contrib-python opencv-contrib-python-headless
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt opencv-contrib-python-headless
 	touch $(READY)
 
