@@ -4,7 +4,7 @@ For each video: ffmpeg writes it out as PNG pictures at 25 fps, MediaPipe's Face
 (IMAGE mode, with blendshapes and matrices), the results go to .npy, the face is cut out to a 512 x 512 mp4 by
 OpenCV's writer. One process, nothing held back: ffmpeg, OpenCV and MediaPipe use as many cores as they do by default.
 
-    python benchmarks/plain_script.py --models DIR --out DIR VIDEO...
+    python benchmarks/baselines/plain_script.py --models DIR --out DIR VIDEO...
 
 Prints one JSON object a video and one for all: frames, faces, seconds, frames per second, CPU seconds (of ffmpeg too).
 Needs ffmpeg on the path, or `pip install imageio-ffmpeg`, or --ffmpeg FILE.
