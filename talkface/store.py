@@ -289,7 +289,8 @@ def table_bytes(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
 def read_table(folder: Folder, name: str) -> pa.Table:
     """A Parquet file as a table. Raises DatasetError if it is missing or damaged."""
     try:
-        return pq.read_table(pa.BufferReader(folder.read(name)))
+        # pq.read_table of a buffer leaves a thread behind that aborts the process when Python ends.
+        return pq.ParquetFile(pa.BufferReader(folder.read(name))).read()
     except FileNotFoundError as error:
         raise DatasetError(f"{folder.path(name)}: missing. Is {folder.url} a finished dataset?") from error
     except pa.ArrowInvalid as error:

@@ -290,7 +290,7 @@ def _text(value: Any) -> str:
 
 def _parse(ending: str, data: bytes) -> list[dict[str, Any]]:
     if ending == ".parquet":
-        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+        rows: list[dict[str, Any]] = pq.ParquetFile(pa.BufferReader(data)).read().to_pylist()
         return rows
     text = data.decode("utf-8-sig")
     if ending == ".csv":

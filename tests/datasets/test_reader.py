@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import subprocess
+import sys
 import uuid
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +49,14 @@ def test_what_is_made_is_a_dataset_of_several_shards(url: str, opened: Dataset) 
     assert verify(url, readers=False) == []
     assert opened.table("shards").num_rows > 2
     assert len(opened) == len(CLIPS) and set(opened.keys()) == set(BY_KEY)
+
+
+def test_a_script_that_opens_a_dataset_ends_well(url: str) -> None:
+    """Native threads that outlive Python abort the process after its work is done."""
+    script = f"from talkface.datasets import open_dataset; print(len(open_dataset({url!r}).clips))"
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("key", BY_KEY)
