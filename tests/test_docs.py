@@ -53,3 +53,9 @@ def test_every_command_is_in_the_readme() -> None:
     assert "ingest" in names
     for name in names:
         assert f"`toolkit {name}" in text, name
+
+
+def test_the_motion_example_runs(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "docs" / "motion.md", "python")
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
