@@ -131,6 +131,8 @@ def print_stats(found: Mapping[str, Any]) -> None:
         f"{found['clips']} clips, {found['hours']:.3f} hours, {found['sources']} sources, "
         f"{found['speakers']} labelled speakers"
     )
+    if found["hidden"]:
+        console.print(f"hidden by selection.json: {found['hidden']} clips (toolkit filter DATASET tells more)")
     console.print(
         "splits: "
         + ", ".join(f"{n} {s['clips']:.0f} clips in {s['shards']:.0f} shards" for n, s in found["splits"].items())

@@ -18,8 +18,8 @@ def command(
     Example: `toolkit sheet dataset --out sheet.png`
     """
     from talkface.console import console
-    from talkface.datasets.reader import Dataset
+    from talkface.datasets.reader import open_dataset
     from talkface.render.sheet import sheet
 
-    sheet(Dataset(url), out, clips)
+    sheet(open_dataset(url), out, clips)
     console.print(str(out), markup=False)

@@ -14,10 +14,10 @@ def command(url: Url, as_json: Annotated[bool, typer.Option("--json", help="Prin
     Example: `toolkit stats dataset`
     """
     from talkface.console import print_stats
-    from talkface.datasets.reader import Dataset
+    from talkface.datasets.reader import open_dataset
     from talkface.datasets.stats import stats
 
-    found = stats(Dataset(url))
+    found = stats(open_dataset(url))
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:

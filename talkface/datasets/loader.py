@@ -207,7 +207,8 @@ class Loader(IterableDataset[Batch]):
         """
         other = [k for k, v in self._settings.items() if state["settings"].get(k) != v]
         if other:
-            raise ConfigError(f"the state was made with another {', '.join(other)}: it cannot be gone on with")
+            hint = ". Are other clips selected now (selection.json)?" if "data" in other else ""
+            raise ConfigError(f"the state was made with another {', '.join(other)}: it cannot be gone on with{hint}")
         together = self.ranks * self.batch_size
         if state["samples"] % together:
             raise ConfigError(

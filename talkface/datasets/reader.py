@@ -14,6 +14,7 @@ from jaxtyping import Int16, Int64
 from talkface.clip import NS, ColumnSpec, ns_to_samples
 from talkface.datasets import schema
 from talkface.datasets.resample import How, resample_column, sound_clock
+from talkface.datasets.selection import check_selection, read_selection
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac
@@ -26,20 +27,26 @@ Sample = dict[str, Any]
 """Member extension to value: ``json`` a dict, ``*.npy`` an array, the rest bytes; ``__key__`` the key."""
 
 
-def open_dataset(url: str, *, split: str | None = None) -> "Dataset":
-    """The dataset at a path or an fsspec url, or one split of it.
+def open_dataset(url: str, *, split: str | None = None, selection: bool = True) -> "Dataset":
+    """The dataset at a path or an fsspec url, or one split of it: the clips that its ``selection.json`` shows.
 
-    Raises DatasetError if it is not finished, damaged, or newer than this code; ConfigError for a split that no dataset
-    has.
+    ``selection=False`` gives every clip. Raises DatasetError if it is not finished, damaged, or newer than this code;
+    ConfigError for a split that no dataset has, and for a selection that names what this one does not have.
     """
     if split is not None and split not in schema.SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(schema.SPLITS)}, got {split!r}")
     dataset = Dataset(url)
+    if selection:
+        chosen = read_selection(dataset.folder)
+        check_selection(dataset, chosen)
+        dataset = dataset if (shown := chosen.expression()) is None else dataset.where(shown)
     return dataset if split is None else dataset.where(pc.field("split") == split)
 
 
 class Dataset:
     """A finished dataset in a folder or behind any fsspec url; read-only, and nothing of it stays open in a pickle.
+
+    It has every clip, whatever ``selection.json`` says: `open_dataset` honours that.
 
     Times are ns from a clip's start. Raises DatasetError if it is not finished, damaged, or newer than this code.
     """

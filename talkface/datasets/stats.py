@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from talkface.datasets.reader import Dataset
+from talkface.datasets.schema import SPLITS
 from talkface.errors import DatasetError
 from talkface.vocab import EMOTIONS
 
@@ -15,19 +16,35 @@ QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
 def stats(dataset: Dataset) -> dict[str, Any]:
-    """Clips and hours by split, speakers, emotions by intensity, quantiles of every score, rejects by reason."""
+    """Clips and hours by split, speakers, emotions by intensity, quantiles of every score, rejects by reason.
+
+    ``hidden`` counts the clips in the shards that are not part of ``dataset``.
+    """
     clips = dataset.clips.to_pylist()
     seconds = [c["duration"] for c in clips]
     return {
         "clips": len(clips),
+        "hidden": dataset.table("clips").num_rows - len(clips),
         "hours": sum(seconds) / 3600,
         "sources": dataset.table("sources").num_rows,
         "speakers": len({c["speaker"] for c in clips if c["speaker"]}),
-        "splits": dataset.info.splits,
+        "splits": _splits(clips),
         "emotions": _emotions(clips),
         "scores": {"duration": _quantiles(seconds)}
         | {s["name"]: _quantiles([c[s["name"]] for c in clips]) for s in dataset.info.scores},
         "rejects": rejects_by_reason(dataset.table("rejects").to_pylist()),
+    }
+
+
+def _splits(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    of_split = {split: [c for c in clips if c["split"] == split] for split in SPLITS}
+    return {
+        split: {
+            "clips": float(len(rows)),
+            "seconds": float(sum(c["duration"] for c in rows)),
+            "shards": float(len({c["shard"] for c in rows})),
+        }
+        for split, rows in of_split.items()
     }
 
 
