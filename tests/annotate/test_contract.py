@@ -28,29 +28,46 @@ from talkface.datasets.schema import CLIP_FIELDS
 from talkface.errors import ConfigError
 from talkface.vocab import EMOTIONS, SAMPLE_RATE
 from talkface.weights import REGISTRY, Models
+from tests.annotate.stand_ins import MAKERS, SIZE, stand_in_models, synthetic_video
 
 NAMES = annotator_names()
 WIDTH, HEIGHT, FRAMES = 320, 240, 14
 LOST, MESHLESS, SHAPELESS = 5, 8, 10
 """Frames without a face, with a face but no mesh, with a mesh but no blendshapes."""
+CROP = np.array([[1.6, 0, 0], [0, 1.6, 64]])
+"""The middle of the picture, where the made-up meshes are, is the middle of the crop, where the synthetic face is."""
 
 Open = Callable[[str], list[Annotator]]
 
 
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which stand-ins of model files are made once."""
+    return tmp_path_factory.mktemp("stand-ins")
+
+
 @pytest.fixture
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+def opened(request: pytest.FixtureRequest, stand_ins: Path) -> Open:
     """Open an annotator and those it needs, in their order, with default settings."""
+
+    def models_for(annotator: Annotator) -> Models:
+        missing = [group for group in annotator.weights if not any(_installed(name) for name in group)]
+        made = [name for group in missing for name in group if name in MAKERS]
+        if len(made) < len(missing):
+            return Models(request.getfixturevalue("models"), offline=True)
+        return stand_in_models(stand_ins, *made)
 
     def chain(name: str) -> list[Annotator]:
         annotators = [annotator_class(n)(annotator_class(n).Config()) for n in in_order([name])]
-        groups = [group for annotator in annotators for group in annotator.weights]
-        installed = all(any(REGISTRY[name].kind in ("wheel", "package") for name in group) for group in groups)
-        folder = tmp_path if installed else request.getfixturevalue("models")
         for annotator in annotators:
-            annotator.open(Models(folder, offline=True))
+            annotator.open(models_for(annotator))
         return annotators
 
     return chain
+
+
+def _installed(name: str) -> bool:
+    return REGISTRY[name].kind in ("wheel", "package")
 
 
 def mesh_at(frame: int, rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +102,7 @@ def clip_of(seed: int) -> Clip:
     )
     end_ns = FRAMES * NS // 25
     return Clip(
-        key=f"clip-{seed}", source=source, start_ns=0, end_ns=end_ns, track=0, shot=0, crop=np.eye(2, 3), crop_size=512
+        key=f"clip-{seed}", source=source, start_ns=0, end_ns=end_ns, track=0, shot=0, crop=CROP, crop_size=SIZE
     )
 
 
@@ -121,7 +138,7 @@ def annotate(
     result = Result()
     for annotator in annotators:
         table = FrameTable(timeline, {name: column for name, column in columns.items() if name in on_frames})
-        view = ClipView(clip_of(seed), table, sound, has_sound)
+        view = ClipView(clip_of(seed), table, sound, has_sound, synthetic_video(seed, FRAMES))
         result = annotator.clip(view) if hasattr(annotator, "clip") else Result()
         columns |= result.columns
     return Result(columns=columns, scores=result.scores)
