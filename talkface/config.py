@@ -5,7 +5,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -87,6 +87,75 @@ class Threshold(Strict):
 
     min: float | None = None
     max: float | None = None
+
+
+class Rule(Threshold):
+    """A threshold of a preset: with its reason, and the annotator whose score it bounds."""
+
+    annotator: str
+    why: str
+
+
+PRESETS: Final[dict[str, dict[str, Rule]]] = {
+    "mead": {
+        "coverage": Rule(
+            min=0.95, annotator="quality", why="a studio shows the face always; a gap is a tracker's fault"
+        ),
+        "faces_max": Rule(max=1, annotator="quality", why="one actor before a plain wall; more is a false face"),
+        "face_pixels": Rule(min=142, annotator="quality", why="a crop of 1.8 faces then has 256 px of its own"),
+        "sharpness": Rule(
+            min=0.04, annotator="quality", why="as filmed 0.07 to 0.15, blurred by a 50th of the face 0.03"
+        ),
+        "jaw_open_range": Rule(
+            min=0.05, annotator="arkit", why="an actor who speaks opens the jaw further than its noise"
+        ),
+    },
+    "hdtf": {
+        "coverage": Rule(min=0.95, annotator="quality", why="talks to a camera; gaps are cuts and slides"),
+        "faces_median": Rule(max=1, annotator="quality", why="one speaker; somebody may pass behind"),
+        "face_pixels": Rule(min=142, annotator="quality", why="a crop of 1.8 faces then has 256 px of its own"),
+        "sharpness": Rule(
+            min=0.04, annotator="quality", why="as filmed 0.07 to 0.15, blurred by a 50th of the face 0.03"
+        ),
+        "yaw_min_degrees": Rule(
+            min=-45, annotator="head", why="beyond 45 degrees the far corner of the mouth is a guess"
+        ),
+        "yaw_max_degrees": Rule(
+            max=45, annotator="head", why="beyond 45 degrees the far corner of the mouth is a guess"
+        ),
+        "speech_share": Rule(
+            min=0.5, annotator="voice", why="a talk with less speech than silence is applause or music"
+        ),
+        "jaw_open_range": Rule(min=0.05, annotator="arkit", why="sound over a still picture has a mouth that rests"),
+        "sync_confidence": Rule(min=0.0, annotator="sync", why="the mouth must follow this sound and no other"),
+    },
+    "in-the-wild": {
+        "coverage": Rule(
+            min=0.8, annotator="quality", why="hands and heads pass; below four fifths a track is patched"
+        ),
+        "face_pixels": Rule(min=100, annotator="quality", why="the mouth, two fifths of a face, still has 40 px"),
+        "sharpness": Rule(
+            min=0.04, annotator="quality", why="as filmed 0.07 to 0.15, blurred by a 50th of the face 0.03"
+        ),
+        "brightness": Rule(min=30, max=235, annotator="quality", why="beyond, shadows or skin are clipped"),
+        "yaw_min_degrees": Rule(min=-60, annotator="head", why="beyond 60 degrees the mesh's far half is invented"),
+        "yaw_max_degrees": Rule(max=60, annotator="head", why="beyond 60 degrees the mesh's far half is invented"),
+        "speech_share": Rule(min=0.3, annotator="voice", why="pauses are fine, scenes without words teach no lips"),
+        "snr_db": Rule(min=5, annotator="voice", why="with louder music than this, mel follows the music"),
+        "jaw_open_range": Rule(min=0.05, annotator="arkit", why="a listener's mouth rests"),
+        "sync_confidence": Rule(min=0.0, annotator="sync", why="the mouth must follow this sound and no other"),
+        "speaking_share": Rule(min=0.5, annotator="speaker", why="the voice must be this face's for most of the clip"),
+    },
+    "emo-stage1": {
+        "coverage": Rule(min=0.8, annotator="quality", why="pairs of frames are drawn from those with a face"),
+        "face_pixels": Rule(
+            min=284, annotator="quality", why="a crop of 1.8 faces then has the 512 px of EMO's stage 1"
+        ),
+        "sharpness": Rule(min=0.06, annotator="quality", why="the generator learns the blur of what it is shown"),
+        "brightness": Rule(min=30, max=235, annotator="quality", why="beyond, shadows or skin are clipped"),
+    },
+}
+"""Thresholds for kinds of footage. EMO's first stage learns from pictures alone: it asks nothing of the sound."""
 
 
 class Build(Strict):

@@ -12,6 +12,8 @@ from rich.table import Table
 from talkface.datasets.stats import rejects_by_reason
 
 if TYPE_CHECKING:
+    from talkface.config import Rule
+    from talkface.datasets.filter import Survey
     from talkface.ingest.job import IngestResult, Progress
     from talkface.ingest.plan import Forecast
 
@@ -123,6 +125,28 @@ def print_forecast(plan: "Forecast", workers: int) -> None:
     )
     free = "" if plan.free_bytes is None else f", {plan.free_bytes / 1e9:.1f} GB free"
     console.print(f"disk: {plan.disk_bytes / 1e9:.2f} GB (packs and shards){free}")
+
+
+def print_filter(found: "Survey", reasons: Mapping[str, "Rule"]) -> None:
+    """``toolkit filter``: what each bound hides on its own, what nothing else hides, and all together."""
+    if found.costs:
+        table = Table("score", "bound", "hides", "only it", "why", box=None, header_style="")
+        for cost in found.costs:
+            why = reasons[cost.score].why if cost.score in reasons else ""
+            bound = f"{'>=' if cost.side == 'min' else '<='} {cost.bound:g}"
+            table.add_row(cost.score, bound, str(cost.alone), str(cost.only), why)
+        console.print(table)
+    console.print(
+        f"{found.clips} clips, {found.together} outside the thresholds; marks: {found.keep} keep, {found.drop} drop; "
+        f"{found.shown} shown"
+    )
+    if found.rejected:
+        back = (
+            "the packs are gone: only a new ingest brings them back"
+            if found.returning is None
+            else f"{found.returning} would come back with --rebuild"
+        )
+        console.print(f"{found.rejected} more were left out when the dataset was built; {back}")
 
 
 def print_stats(found: Mapping[str, Any]) -> None:

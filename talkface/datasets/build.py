@@ -10,14 +10,15 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, BinaryIO
 
 from talkface.clip import ColumnSpec, ScoreSpec
-from talkface.config import Build, Threshold
+from talkface.config import Build
 from talkface.datasets import schema
 from talkface.datasets.card import card
+from talkface.datasets.selection import Mark, Selection
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import PACKS, Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
 
@@ -39,6 +40,7 @@ class Plan:
     info: Mapping[str, Any]
     has_video: bool
     build: Build
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     candidates, rejects = _read_packs(folder, plan)
     folder.write(PLAN, _plan_bytes(plan))
     folder.remove("dataset.json")
-    failures = {c.key: _failures(c, plan.build.thresholds) for c in candidates}
+    failures = {c.key: _failures(c, plan) for c in candidates}
     rejects += [row for rows in failures.values() for row in rows]
     kept = [c for c in candidates if not failures[c.key]]
     splits = {c.key: split_of(c.identity, plan.build) for c in kept}
@@ -92,25 +94,44 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     return info
 
 
-def rebuild(folder: Folder) -> schema.DatasetInfo:
-    """Build again from the packs and the plan of the last build.
+def rebuild(folder: Folder, selection: Selection | None = None) -> schema.DatasetInfo:
+    """Build again from the packs and the plan of the last build, with a selection made part of the plan.
 
     Raises DatasetError if these are gone or damaged; nothing has been changed then.
     """
-    try:
-        raw = json.loads(folder.read(PLAN))
-    except (FileNotFoundError, ValueError) as error:
-        raise DatasetError(
-            f"{folder.url}: its packs are gone, so nothing can be rebuilt. Run the ingest again."
-        ) from error
+    plan = planned(folder, selection)
     packs = Folder(f"{folder.url}/{PACKS}")
-    for name in raw["packs"]:
+    for name in plan.packs:
         index = read_pack_index(packs, name)
         if index is not None:
             with packs.open(f"{name}.tar") as file:
                 if sha256_of(file) != index["sha256"]:
                     raise DatasetError(f"{packs.path(name)}.tar: damaged too. Remove it and run the ingest again.")
-    return build(folder, _plan_from(raw))
+    return build(folder, plan)
+
+
+def planned(folder: Folder, selection: Selection | None = None) -> Plan:
+    """The plan of the last build; a selection's thresholds go over its own, and marks over both.
+
+    Raises DatasetError if it is gone.
+    """
+    try:
+        plan = _plan_from(json.loads(folder.read(PLAN)))
+    except (FileNotFoundError, ValueError) as error:
+        raise DatasetError(
+            f"{folder.url}: its packs are gone, so nothing can be rebuilt. Run the ingest again."
+        ) from error
+    if selection is None:
+        return plan
+    scores = {s.name for s in plan.scores}
+    thresholds = plan.build.thresholds | {n: t for n, t in selection.thresholds.items() if n in scores}
+    settings = plan.build.model_copy(update={"thresholds": thresholds})
+    return dataclasses.replace(plan, build=settings, marks=selection.marks)
+
+
+def kept_keys(folder: Folder, plan: Plan) -> set[str]:
+    """Keys of the clips that a build by this plan would keep. Raises DatasetError if a pack is missing or damaged."""
+    return {c.key for c in _read_packs(folder, plan)[0] if not _failures(c, plan)}
 
 
 def refuse_foreign(folder: Folder) -> None:
@@ -199,10 +220,13 @@ def _read_packs(folder: Folder, plan: Plan) -> tuple[list[Candidate], list[dict[
     return candidates, rejects
 
 
-def _failures(clip: Candidate, thresholds: Mapping[str, Threshold]) -> list[dict[str, Any]]:
-    """A reject row for each threshold that the clip misses. A score that is missing passes."""
+def _failures(clip: Candidate, plan: Plan) -> list[dict[str, Any]]:
+    """A reject row for each threshold that the clip misses. A score that is missing passes, and marks decide first."""
+    mark = plan.marks.get(clip.key)
+    if mark is not None:
+        return [] if mark == "keep" else [_dropped(clip)]
     failed = []
-    for name, bounds in thresholds.items():
+    for name, bounds in plan.build.thresholds.items():
         value = clip.record["scores"].get(name)
         if schema.is_missing(value):
             continue
@@ -210,6 +234,13 @@ def _failures(clip: Candidate, thresholds: Mapping[str, Threshold]) -> list[dict
             if bound is not None and (value < bound if below else value > bound):
                 failed.append(_threshold_reject(clip, name, side, float(value), float(bound)))
     return failed
+
+
+def _dropped(clip: Candidate) -> dict[str, Any]:
+    unknown = dict.fromkeys(("value", "threshold"))
+    span = {k: clip.record[k] for k in ("key", "start_ns", "end_ns")}
+    about = {"stage": "filter", "reason": "dropped", "source": clip.source["name"], "message": "marked by hand"}
+    return {**about, **span, **unknown}
 
 
 def _threshold_reject(clip: Candidate, name: str, side: str, value: float, bound: float) -> dict[str, Any]:

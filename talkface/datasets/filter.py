@@ -1,0 +1,90 @@
+"""What a selection costs: clips hidden by each threshold, alone and together, and what a rebuild would bring back."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from talkface.config import Threshold
+from talkface.datasets.build import kept_keys, planned
+from talkface.datasets.reader import Dataset
+from talkface.datasets.selection import Cost, Selection, costs
+from talkface.errors import ConfigError, DatasetError
+
+ASSIGNMENT = re.compile(r"(\w+)\.(min|max)=(.*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """``clips`` are in the shards, ``together`` of them outside some threshold, ``shown`` what marks leave of them.
+
+    ``rejected`` were left out by the thresholds of the build; ``returning`` of them would come back with a rebuild
+    (None: the packs are gone, so that nobody can know).
+    """
+
+    clips: int
+    shown: int
+    together: int
+    costs: Sequence[Cost]
+    keep: int
+    drop: int
+    rejected: int
+    returning: int | None
+
+
+def survey(dataset: Dataset, selection: Selection) -> Survey:
+    """Count clips under a selection; ``dataset`` has every clip. Only scores are read."""
+    by_score = Selection(thresholds=selection.thresholds).shown(dataset.clips)
+    rejects = dataset.table("rejects").to_pylist()
+    rejected = {r["key"] for r in rejects if r["stage"] == "filter"}
+    return Survey(
+        clips=len(dataset),
+        shown=int(selection.shown(dataset.clips).sum()),
+        together=int(np.count_nonzero(~by_score)),
+        costs=costs(dataset.clips, selection.thresholds),
+        keep=len(selection.marked("keep")),
+        drop=len(selection.marked("drop")),
+        rejected=len(rejected),
+        returning=_returning(dataset, selection) if rejected else 0,
+    )
+
+
+def with_bounds(thresholds: Mapping[str, Threshold], assignments: Sequence[str]) -> dict[str, Threshold]:
+    """Thresholds after ``score.min=0.5`` and the like; without a value the bound goes.
+
+    Raises ConfigError for what does not read so, and for a minimum above its maximum.
+    """
+    found = dict(thresholds)
+    for text in assignments:
+        parts = ASSIGNMENT.fullmatch(text)
+        if parts is None:
+            raise ConfigError(f"--set {text}: expected SCORE.min=VALUE or SCORE.max=VALUE, as in face_pixels.min=120")
+        name, side, value = parts.groups()
+        found[name] = found.get(name, Threshold()).model_copy(update={side: _number(text, value)})
+    for name, bounds in found.items():
+        if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+            raise ConfigError(
+                f"{name}: the minimum {bounds.min:g} is above the maximum {bounds.max:g}; none would pass"
+            )
+    return {name: bounds for name, bounds in found.items() if (bounds.min, bounds.max) != (None, None)}
+
+
+def _number(text: str, value: str) -> float | None:
+    if not value.strip():
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise ConfigError(f"--set {text}: {value!r} is not a number")
+    return number
+
+
+def _returning(dataset: Dataset, selection: Selection) -> int | None:
+    try:
+        keys = kept_keys(dataset.folder, planned(dataset.folder, selection))
+    except DatasetError:
+        return None
+    return len(keys - set(dataset.keys()))
