@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+S3SERVER := .venv/s3server/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test bench setup clean
@@ -17,6 +18,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt opencv-contrib-python-headless
 	touch $(READY)
 
+# The tests' S3 server cannot share an environment with s3fs.
+$(S3SERVER): tests/s3server.txt | $(READY)
+	$(PYTHON) -m venv .venv/s3server
+	.venv/s3server/bin/python -m pip install --quiet --requirement tests/s3server.txt
+	touch $(S3SERVER)
+
 # The main job on synthetic faces, offline. One file of the input is no video on purpose, hence exit code 3.
 demo: $(READY)
 	rm -rf demo
@@ -31,7 +38,7 @@ demo: $(READY)
 	@echo 'Look at demo/sheet.png, then point it at your own folder:'
 	@echo '    $(BIN)/toolkit ingest FOLDER --out DATASET'
 
-test: $(READY)
+test: $(READY) $(S3SERVER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -4,8 +4,10 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -36,6 +38,37 @@ def files_of(root: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
     found = (p for p in sorted(root.rglob("*")) if p.is_file() and not p.name.startswith("."))
     names = {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
     return {name: digest for name, digest in names.items() if not name.startswith(but or ("\0",))}
+
+
+S3_SERVER = ROOT / ".venv" / "s3server" / "bin" / "moto_server"
+BUCKET = "s3://talkface"
+"""Exists where the fixture `s3` does."""
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Address of a real S3 server on this machine that is empty but for ``BUCKET``.
+
+    Until the session ends, the environment of this process and of those it starts names it to s3fs.
+    """
+    if not S3_SERVER.exists():
+        pytest.skip("no S3 server: `make test` installs one")
+    run = [S3_SERVER, "-H", "127.0.0.1", "-p", "0"]
+    before = dict(os.environ)
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        try:
+            said = next(line for line in server.stdout if "Running on" in line)
+            address = said.split("Running on ")[1].strip()
+            keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+            os.environ.update({"AWS_ENDPOINT_URL": address} | keys)
+            Thread(target=server.stdout.read, daemon=True).start()  # its log must not fill the pipe
+            urlopen(Request(f"{address}/{BUCKET.removeprefix('s3://')}", method="PUT")).close()
+            yield address
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            server.kill()
 
 
 NOT_DATA = ("packs/", "run.json")
