@@ -203,11 +203,20 @@ def read_live_link(path: str | Path) -> Motion:
 
 
 def write_live_link(motion: Motion, path: str | Path) -> None:
-    """Write a recording as Live Link Face does: 61 values a row, timecode from 00:00:00:00.
+    """Write a recording as Live Link Face does.
+
+    Motion that a model made gets a ``.json`` beside it that says so, since the format has no place for it.
+    """
+    if motion.is_synthetic:
+        _write(f"{path}.json", json.dumps(dict(motion.provenance), indent=1, sort_keys=True).encode())
+    _write(path, live_link_text(motion).encode())
+
+
+def live_link_text(motion: Motion) -> str:
+    """A recording as Live Link Face writes it: 61 values a row, timecode from 00:00:00:00.
 
     The format knows no missing value and no translation: gaps are bridged on a line, shapes that nothing is known of
-    are 0. The eyes' angles follow from the look shapes. Motion that a model made gets a ``.json`` beside it that says
-    so, since the format has no place for it.
+    are 0. The eyes' angles follow from the look shapes.
     """
     bridged = [_bridge(motion.arkit[:, ARKIT.index(n)], motion.pts_ns) for n in LIVE_LINK_SHAPES]
     head = [-_bridge(angle, motion.pts_ns) for angle in motion.angles().T]
@@ -217,9 +226,7 @@ def write_live_link(motion: Motion, path: str | Path) -> None:
     writer.writerow(LIVE_LINK_COLUMNS)
     for pts, row in zip(motion.pts_ns, values, strict=True):
         writer.writerow([_timecode(int(pts)), len(row), *(f"{v:.10f}" for v in row)])
-    if motion.is_synthetic:
-        _write(f"{path}.json", json.dumps(dict(motion.provenance), indent=1, sort_keys=True).encode())
-    _write(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def _eye_angles(shape: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from talkface.datasets.schema import DatasetInfo
+from talkface.datasets.sidecar import SidecarInfo
+from talkface.licences import strictest
 
 LOAD = """\
 ```python
@@ -16,7 +18,7 @@ for sample in wds.WebDataset("train/000000.tar", shardshuffle=False).decode():
 """
 
 
-def card(info: DatasetInfo, clips: Sequence[Mapping[str, Any]]) -> str:
+def card(info: DatasetInfo, clips: Sequence[Mapping[str, Any]], sidecars: Sequence[SidecarInfo] = ()) -> str:
     """Markdown: what is in it, how much, whose terms, how to load it."""
     parts = [
         "# Talking-face dataset",
@@ -25,15 +27,37 @@ def card(info: DatasetInfo, clips: Sequence[Mapping[str, Any]]) -> str:
         _labels(clips),
         "## Columns",
         _table(("member", "dtype", "shape", "unit", "clock", "meaning"), [_column(c) for c in info.columns]),
-        "## Models and terms",
-        f"Strictest term of all that went in: **{info.strictest_licence}**.",
-        _table(
-            ("annotator", "version", "licence", "weights"), [_annotator(*a) for a in sorted(info.annotators.items())]
-        ),
+        *_sidecars(sidecars),
+        *terms(info, sidecars),
         "## Load",
         LOAD,
     ]
     return "\n\n".join(p.rstrip() for p in parts if p) + "\n"
+
+
+def terms(info: DatasetInfo, sidecars: Sequence[SidecarInfo] = ()) -> list[str]:
+    """Whose code and weights made the columns, and the strictest term of all."""
+    records = info.annotators | {s.name: s.annotator() for s in sidecars}
+    rows = [_annotator(*a) for a in sorted(records.items())]
+    licences = [info.strictest_licence, *(w["licence"] for s in sidecars for w in s.weights)]
+    return [
+        "## Models and terms",
+        f"Strictest term of all that went in: **{strictest(licences)}**.",
+        _table(("annotator", "version", "licence", "weights"), rows),
+    ]
+
+
+def _sidecars(sidecars: Sequence[SidecarInfo]) -> list[str]:
+    """Columns that were added later, and where they lie."""
+    columns = [(f"`{s.name}`", *_column(c)) for s in sidecars for c in s.columns]
+    if not sidecars:
+        return []
+    return [
+        "## Sidecars",
+        "Added later, in shards of their own with the same keys: `train-NAME/000000.tar` goes with `train/000000.tar`.",
+        _table(("sidecar", "member", "dtype", "shape", "unit", "clock", "meaning"), columns),
+        *(f"`{s.name}` adds the scores {', '.join(x['name'] for x in s.scores)}." for s in sidecars if s.scores),
+    ]
 
 
 def _splits(info: DatasetInfo) -> str:
