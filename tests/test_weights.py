@@ -100,8 +100,8 @@ def test_registry_is_complete() -> None:
         assert entry.description
         if entry.kind == "download":
             assert entry.url.startswith("https://")
-            assert len(entry.sha256) == 64
-            assert entry.size > 0
+            files = entry.parts or (entry,)
+            assert all(len(file.sha256) == 64 and file.size > 0 for file in files)
         if entry.kind in ("wheel", "package"):
             assert entry.module
             assert entry.install
