@@ -73,10 +73,10 @@ class Source:
 class Reject:
     """Something that did not get into the dataset, and why: one row of rejects.parquet.
 
-    ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``filter``, ``run``), ``reason`` a short
-    code in snake case, ``message`` the sentence for people. Times are ns on the source's clock, ``None`` for the whole
-    source. ``source`` is the source's name, or its uri where it never got one. ``value`` and ``threshold`` are set
-    where a score decided, ``key`` where the clip already had one.
+    ``stage`` is where it happened (``scan``, ``decode``, ``track``, ``cut``, ``filter``, ``annotate``, ``run``),
+    ``reason`` a short code in snake case, ``message`` the sentence for people. Times are ns on the source's clock,
+    ``None`` for the whole source. ``source`` is the source's name, or its uri where it never got one. ``value`` and
+    ``threshold`` are set where a score decided, ``key`` where the clip already had one.
     """
 
     stage: str

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -14,6 +14,8 @@ from talkface.datasets.stats import rejects_by_reason
 if TYPE_CHECKING:
     from talkface.config import Rule
     from talkface.datasets.filter import Survey
+    from talkface.datasets.sidecar_job import Made
+    from talkface.datasets.sidecar_job import Progress as Annotating
     from talkface.ingest.job import IngestResult, Progress
     from talkface.ingest.plan import Forecast
 
@@ -48,6 +50,53 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
             )
 
         yield observe
+
+
+@contextmanager
+def annotate_bar() -> Iterator[Callable[["Annotating"], None]]:
+    """One bar an annotator: clips, times real time, time left. Gives the function that feeds it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[clips]} clips"),
+        TextColumn("{task.fields[speed]} x real time"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=errors, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def observe(progress: "Annotating") -> None:
+            if progress.name not in tasks:
+                tasks[progress.name] = bar.add_task(progress.name, total=None, clips="0", speed="-")
+            bar.update(
+                tasks[progress.name],
+                total=progress.seconds,
+                completed=progress.seconds_done,
+                clips=f"{progress.clips_done}/{progress.clips}",
+                speed=f"{progress.times_real_time:.1f}",
+            )
+
+        yield observe
+
+
+def print_annotated(made: "Made") -> None:
+    """What became of one annotator's run over a dataset."""
+    info, progress = made.info, made.progress
+    added = [*(f"{c['name']}.npy" for c in info.columns), *(s["name"] for s in info.scores)]
+    worked = progress.seconds_done - progress.seconds_kept
+    speed = f", {worked / progress.cpu:.1f} x real time a core" if worked and progress.cpu else ""
+    console.print(
+        f"{info.name}: {', '.join(added)} for {progress.clips} clips, {progress.clips_kept} of them kept from an "
+        f"earlier run{speed}",
+        markup=False,
+    )
+    if info.weights:
+        console.print("  made with " + ", ".join(f"{w['name']} ({w['licence']})" for w in info.weights), markup=False)
+    for row in made.rejects:
+        errors.print(f"failed: {row['key']} of {row['source']}: {row['message']}", markup=False)
 
 
 def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str, workers: int) -> None:

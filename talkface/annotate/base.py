@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 import talkface.annotate
 from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
-from talkface.errors import ConfigError
+from talkface.config import parse
+from talkface.errors import ConfigError, WeightsError
 from talkface.media import ClipFrames
-from talkface.weights import Models
+from talkface.weights import Models, Weight
 
 Rows = Mapping[str, np.ndarray]
 """Column name to value: one row for ``frame``, whole columns for ``sound`` and ``clip``."""
@@ -100,6 +101,7 @@ class Annotator(Protocol):
     weights: Sequence[Sequence[str]]
     licence: str
     Config: type[AnnotatorConfig]
+    config: Any
 
     def __init__(self, config: Any) -> None: ...
 
@@ -122,6 +124,23 @@ def annotator_class(name: str) -> type[Annotator]:
         raise ConfigError(f"no annotator named {name!r}; there are: {', '.join(annotator_names())}")
     loaded: type[Annotator] = importlib.import_module(f"talkface.annotate.{name}").Annotator
     return loaded
+
+
+def make_annotator(name: str, settings: Mapping[str, Any]) -> Annotator:
+    """An annotator with its settings, not yet opened. Raises ConfigError for an unknown name or setting."""
+    cls = annotator_class(name)
+    return cls(parse(cls.Config, dict(settings), where=f"annotate.{name}"))
+
+
+def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
+    """The model file that each group of alternatives comes down to here.
+
+    Raises WeightsError that says how to get the file, and what the run can do without it.
+    """
+    try:
+        return [models.choose(group)[0] for group in annotator.weights]
+    except WeightsError as error:
+        raise WeightsError(f"{annotator.name}: {error}. To go on without, leave {annotator.name} out.") from error
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ With = Annotated[str | None, typer.Option("--with", help="Annotators, separated 
 Workers = Annotated[
     int | None, typer.Option("--workers", "-j", min=0, help="Worker processes (default: cores; 0: in this process).")
 ]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask cluster that exists, tcp://...")]
+Licence = Annotated[
+    Literal["any", "commercial"], typer.Option(help="commercial: refuse what forbids commercial use, before the start.")
+]
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 
@@ -34,10 +38,14 @@ def settings_of(config: Path | None, layout: str | None, with_: str | None, vide
     require_scores(settings.build.thresholds)
     pack = settings.pack
     if with_ is not None:
-        pack = pack.model_copy(update={"annotators": tuple(n.strip() for n in with_.split(",") if n.strip())})
+        pack = pack.model_copy(update={"annotators": names_in(with_)})
     if not video:
         pack = pack.model_copy(update={"keep_video": False})
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
 
 
 def worker_count(asked: int | None) -> int:

@@ -87,7 +87,7 @@ class Loader(IterableDataset[Batch]):
         self._begun = False
         self._resume: State | None = None
         self._clips: OrderedDict[int, ClipData | DatasetError] = OrderedDict()
-        _ = dataset.index  # read once here, not once a worker
+        dataset.locate(self.members)  # read once here, not once a worker
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_clips": OrderedDict()}

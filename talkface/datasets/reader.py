@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int16, Int64
 
-from talkface.clip import NS, ColumnSpec, ns_to_samples
+from talkface.annotate.base import producer
+from talkface.clip import NS, ColumnSpec, ScoreSpec, ns_to_samples
 from talkface.datasets import schema
 from talkface.datasets.resample import How, resample_column, sound_clock
 from talkface.datasets.selection import check_selection, read_selection
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
+from talkface.datasets.sidecar import Sidecar, find_sidecars
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac
 from talkface.store import Folder, from_npy, read_table
@@ -27,15 +29,18 @@ Sample = dict[str, Any]
 """Member extension to value: ``json`` a dict, ``*.npy`` an array, the rest bytes; ``__key__`` the key."""
 
 
-def open_dataset(url: str, *, split: str | None = None, selection: bool = True) -> "Dataset":
+def open_dataset(
+    url: str, *, split: str | None = None, selection: bool = True, sidecars: Sequence[str] | None = None
+) -> "Dataset":
     """The dataset at a path or an fsspec url, or one split of it: the clips that its ``selection.json`` shows.
 
-    ``selection=False`` gives every clip. Raises DatasetError if it is not finished, damaged, or newer than this code;
-    ConfigError for a split that no dataset has, and for a selection that names what this one does not have.
+    ``selection=False`` gives every clip. ``sidecars`` asks for some alone, as `Dataset` says. Raises DatasetError if it
+    is not finished, damaged, or newer than this code; ConfigError for a split that no dataset has, and for a selection
+    that names what this one does not have.
     """
     if split is not None and split not in schema.SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(schema.SPLITS)}, got {split!r}")
-    dataset = Dataset(url)
+    dataset = Dataset(url, sidecars=sidecars)
     if selection:
         chosen = read_selection(dataset.folder)
         check_selection(dataset, chosen)
@@ -46,13 +51,16 @@ def open_dataset(url: str, *, split: str | None = None, selection: bool = True) 
 class Dataset:
     """A finished dataset in a folder or behind any fsspec url; read-only, and nothing of it stays open in a pickle.
 
-    It has every clip, whatever ``selection.json`` says: `open_dataset` honours that.
+    It has every clip, whatever ``selection.json`` says: `open_dataset` honours that. Columns and scores of its sidecars
+    are its own, and read only when asked for. ``sidecars`` None takes those that a listing of its folder shows; names
+    ask for exactly these, also where a server gives no listing.
 
     Times are ns from a clip's start. Raises DatasetError if it is not finished, damaged, or newer than this code.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, sidecars: Sequence[str] | None = None) -> None:
         self.url = str(url)
+        self._sidecar_names = sidecars
         self.reader = ShardReader(self.url)
         try:
             data = self.folder.read("dataset.json")
@@ -62,6 +70,7 @@ class Dataset:
             ) from error
         self.info = schema.DatasetInfo.parse(data, self.folder.path("dataset.json"))
         self._rows: Int64[np.ndarray, " clips"] | None = None
+        self._indices: dict[str, Places] = {}
 
     @property
     def folder(self) -> Folder:
@@ -82,8 +91,39 @@ class Dataset:
 
     @cached_property
     def clips(self) -> pa.Table:
-        """A row a clip: key, split, shard, span, labels, every score."""
-        return self.table("clips")
+        """A row a clip: key, split, shard, span, labels, every score, those of the sidecars last."""
+        clips = self.table("clips")
+        for sidecar in self._usable:
+            for name, values in sidecar.scores(self.folder, clips.column("key")):
+                clips = clips.append_column(name, values)
+        return clips
+
+    @cached_property
+    def sidecars(self) -> Mapping[str, Sidecar]:
+        """Its whole sidecars by name, those that are stale too."""
+        return find_sidecars(self.folder, self._sidecar_names)
+
+    @property
+    def _usable(self) -> list[Sidecar]:
+        return [s for s in self.sidecars.values() if not s.stale]
+
+    def specs(self) -> list[ColumnSpec]:
+        """All columns, ``pts`` and ``valid`` first, those of the sidecars last."""
+        return [*self.info.specs(), *(spec for s in self._usable for spec in s.info.specs())]
+
+    def members(self) -> tuple[str, ...]:
+        """Member extensions of every sample, those of the sidecars last."""
+        return (*self.info.members(), *(m for s in self._usable for m in s.info.members()))
+
+    def scores(self) -> list[ScoreSpec]:
+        """All scores, those of the sidecars last."""
+        own = [ScoreSpec(**s) for s in self.info.scores]
+        return [*own, *(spec for s in self._usable for spec in s.info.score_specs())]
+
+    def rejects(self) -> list[dict[str, Any]]:
+        """What did not become a clip, and then the clips that a sidecar has nothing for: rows of rejects.parquet."""
+        tables = [self.table("rejects"), *(s.table(self.folder, "rejects") for s in self._usable)]
+        return [row for table in tables for row in table.to_pylist()]
 
     def where(self, expression: pc.Expression) -> "Dataset":
         """The clips for which a pyarrow expression over `clips` holds: ``pc.field("emotion") == "happy"``.
@@ -95,8 +135,9 @@ class Dataset:
         try:
             numbered = numbered.filter(expression)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
+            stale = " ".join(s.stale for s in self.sidecars.values() if s.stale)
             raise ConfigError(
-                f"{expression}: {str(error).splitlines()[0]} Columns: {', '.join(self.clips.column_names)}"
+                f"{expression}: {str(error).splitlines()[0]} Columns: {', '.join(self.clips.column_names)}. {stale}"
             ) from error
         part = copy.copy(self)
         part.__dict__.pop("_row_of", None)
@@ -104,8 +145,27 @@ class Dataset:
         part.__dict__["clips"] = numbered.drop_columns("__row")
         return part
 
-    def _wanted(self, row: int, member: str) -> Wanted:
-        return self.index.wanted(int(row if self._rows is None else self._rows[row]), member)
+    def wanted(self, row: int, member: str) -> Wanted:
+        """Where a member of the clip in a row of `clips` lies. Raises DatasetError if there is no such member."""
+        return self._index_of(member).wanted(int(row if self._rows is None else self._rows[row]), member)
+
+    def _index_of(self, member: str) -> Places:
+        """The places among which a member is. Raises DatasetError for one of a stale sidecar."""
+        if member in self.index.members:
+            return self.index
+        sidecar = next((s for s in self.sidecars.values() if member in s.info.members()), None)
+        if sidecar is None:
+            return self.index
+        if sidecar.stale:
+            raise DatasetError(sidecar.stale)
+        if sidecar.info.name not in self._indices:
+            self._indices[sidecar.info.name] = sidecar.places(self.folder, self.table("clips"))
+        return self._indices[sidecar.info.name]
+
+    def locate(self, members: Sequence[str]) -> None:
+        """Read now where these members lie: copies in other processes need not do it again."""
+        for member in members:
+            self._index_of(member)
 
     @cached_property
     def places(self) -> Mapping[str, dict[str, tuple[str, int, int]]]:
@@ -140,12 +200,17 @@ class Dataset:
         return key in self._row_of
 
     def spec(self, column: str) -> ColumnSpec:
-        """What a column is. Raises ConfigError naming those that there are."""
-        for spec in self.info.specs():
+        """What a column is.
+
+        Raises ConfigError naming those that there are, and the command that adds it where an annotator makes it;
+        DatasetError for a column of a stale sidecar.
+        """
+        for spec in self.specs():
             if spec.name == column:
                 return spec
-        names = ", ".join(s.name for s in self.info.specs())
-        raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}")
+        self._index_of(schema.member_name(column))
+        names = ", ".join(s.name for s in self.specs())
+        raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}.{_how_to_add(self.url, column)}")
 
     def member(self, key: str, member: str) -> bytes:
         """The bytes of one member, read alone. Raises DatasetError naming shard and member."""
@@ -161,7 +226,7 @@ class Dataset:
 
     def try_read(self, rows: Sequence[int], members: Sequence[str]) -> list[dict[str, bytes] | DatasetError]:
         """As `read`; the error of a clip that cannot be read stands in its place."""
-        wanted = [self._wanted(row, member) for row in rows for member in members]
+        wanted = [self.wanted(row, member) for row in rows for member in members]
         data = iter(self.reader.read(wanted))
         clips: list[dict[str, bytes] | DatasetError] = []
         for _ in rows:
@@ -172,14 +237,14 @@ class Dataset:
 
     def sample(self, key: str, members: Sequence[str] | None = None) -> Sample:
         """One sample, decoded: all of its members, or some. Raises DatasetError naming shard and member."""
-        names = self.info.members() if members is None else members
+        names = self.members() if members is None else members
         row = self.row(key)
         decoded: Sample = {"__key__": key}
         for member, data in self.read([row], names)[0].items():
             try:
                 decoded[member] = decode(member, data)
             except (ValueError, EOFError) as error:
-                shard = self.clips.column("shard")[row]
+                shard = self.wanted(row, member).shard
                 raise DatasetError(f"{shard}: {key}.{member} is damaged: {error}") from error
         return decoded
 
@@ -197,7 +262,7 @@ class Dataset:
         """The columns in the bytes of a clip's members. Raises DatasetError naming shard and member."""
         frames = self.clips.column("frames")[row].as_py()
         return {
-            spec.name: column_view(self._wanted(row, member), data[member], spec, frames)
+            spec.name: column_view(self.wanted(row, member), data[member], spec, frames)
             for member, spec in specs.items()
         }
 
@@ -234,7 +299,7 @@ class Dataset:
         Gives each column by name, ``pts`` (still from the clip's start), and ``sound`` where asked for: int16 at
         16 kHz. Columns without a time axis come whole.
         """
-        names = [s.name for s in self.info.specs()] if columns is None else list(dict.fromkeys(["pts", *columns]))
+        names = [s.name for s in self.specs()] if columns is None else list(dict.fromkeys(["pts", *columns]))
         specs = {schema.member_name(n): self.spec(n) for n in names}
         row = self.row(key)
         data = self.read([row], [*specs, *(["flac"] if sound else [])])[0]
@@ -254,6 +319,13 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self.sample(key) for key in self.keys())
+
+
+def _how_to_add(url: str, column: str) -> str:
+    try:
+        return f" Run: toolkit annotate {url} --with {producer(column)}"
+    except ConfigError:
+        return ""
 
 
 def clock_of(

@@ -208,6 +208,11 @@ def clips_schema(scores: Sequence[ScoreSpec]) -> pa.Schema:
     return pa.schema([*CLIP_FIELDS, *((s.name, pa.float64()) for s in scores)])
 
 
+def scores_schema(scores: Sequence[ScoreSpec]) -> pa.Schema:
+    """Schema of a sidecar's clips.parquet: the key, then one float a score."""
+    return pa.schema([("key", pa.string()), *((s.name, pa.float64()) for s in scores)])
+
+
 def is_missing(value: float | None) -> bool:
     """Whether a score has no value."""
     return value is None or math.isnan(value)

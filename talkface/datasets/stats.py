@@ -31,8 +31,8 @@ def stats(dataset: Dataset) -> dict[str, Any]:
         "splits": _splits(clips),
         "emotions": _emotions(clips),
         "scores": {"duration": _quantiles(seconds)}
-        | {s["name"]: _quantiles([c[s["name"]] for c in clips]) for s in dataset.info.scores},
-        "rejects": rejects_by_reason(dataset.table("rejects").to_pylist()),
+        | {s.name: _quantiles([c[s.name] for c in clips]) for s in dataset.scores()},
+        "rejects": rejects_by_reason(dataset.rejects()),
     }
 
 
@@ -77,7 +77,7 @@ def why(dataset: Dataset, file: str) -> list[str]:
     ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
     """
     sources = dataset.table("sources").to_pylist()
-    rejects = dataset.table("rejects").to_pylist()
+    rejects = dataset.rejects()
     names = {s["name"] for s in sources} | {r["source"] for r in rejects}
     found = sorted(n for n in names if _is_meant(n, file, {s["uri"] for s in sources if s["name"] == n}))
     if not found:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import talkface
-from talkface.annotate.base import Annotator
+from talkface.annotate.base import Annotator, chosen_weights
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
 from talkface.errors import RunError
@@ -21,7 +21,6 @@ from talkface.ingest.pipeline import (
     Settings,
     Unit,
     UnitReport,
-    chosen_weights,
     detector_weights,
     make_annotators,
     process,
@@ -29,9 +28,10 @@ from talkface.ingest.pipeline import (
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
+from talkface.licences import strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
-from talkface.weights import Models, Weight
+from talkface.weights import Models
 
 
 @dataclass(kw_only=True)
@@ -191,7 +191,7 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
             "version": a.version,
             "licence": a.licence,
             "config": config.pack.annotate.get(a.name, {}),
-            "weights": [_weight_row(w) for w in chosen_weights(a, models)],
+            "weights": [w.row() for w in chosen_weights(a, models)],
             "columns": [c.name for c in a.columns if c.stored],
             "scores": [s.name for s in a.scores],
         }
@@ -202,28 +202,13 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
     return {
         "talkface": talkface.__version__,
         "annotators": records,
-        "faces": [_weight_row(w) for w in detector_weights(models)],
+        "faces": [w.row() for w in detector_weights(models)],
         "config": config.model_dump(mode="json"),
         "config_hash": config.hash(),
         "fingerprint": settings_fingerprint(config.pack, models),
         "layout": scanned.layout,
         "strictest_licence": strictest(terms),
     }
-
-
-def strictest(licences: Sequence[str]) -> str:
-    """The licence that binds most: unknown, then non-commercial, then share-alike, then the rest."""
-
-    def rank(licence: str) -> tuple[int, str]:
-        text = licence.lower()
-        order = ("unknown", "research", "nc", "sa", "by")
-        return next((i for i, word in enumerate(order) if re.search(rf"\b{word}\b", text)), len(order)), text
-
-    return min(licences, key=rank, default="unknown")
-
-
-def _weight_row(weight: Weight) -> dict[str, Any]:
-    return {"name": weight.name, "sha256": weight.sha256, "licence": weight.licence, "commercial": weight.commercial}
 
 
 def source_row(source: Source, licence: str) -> dict[str, Any]:

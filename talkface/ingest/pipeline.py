@@ -25,12 +25,14 @@ from talkface.annotate.base import (
     Rows,
     annotator_class,
     annotator_names,
+    chosen_weights,
     in_order,
+    make_annotator,
 )
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
-from talkface.config import Pack, Video, parse
+from talkface.config import Pack, Video
 from talkface.errors import ConfigError, RunError, SourceError
 from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
@@ -139,7 +141,7 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
         cls = annotator_class(name)
         if "mp4" in cls.reads and not pack.keep_video:
             raise ConfigError(f"{name} looks at the clips' pictures, and --no-video keeps none. Leave out one of them.")
-        made.append(cls(parse(cls.Config, pack.annotate.get(name, {}), where=f"annotate.{name}")))
+        made.append(make_annotator(name, pack.annotate.get(name, {})))
     return tuple(made)
 
 
@@ -149,11 +151,6 @@ def settings_fingerprint(pack: Pack, models: Models) -> str:
     parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
     parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models)]] for a in annotators]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
-    """The model file that each group of alternatives comes down to here."""
-    return [models.choose(group)[0] for group in annotator.weights]
 
 
 def detector_weights(models: Models) -> list[Weight]:
