@@ -10,6 +10,11 @@ from threading import Thread
 from urllib.request import Request, urlopen
 
 import pytest
+from jaxtyping import install_import_hook
+
+import tests.shapes
+
+install_import_hook("talkface", f"sys.modules['{tests.shapes.__name__}'].check")
 
 ROOT = Path(__file__).resolve().parent.parent
 
