@@ -1,0 +1,58 @@
+"""``toolkit train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
+]
+Data = Annotated[str, typer.Option("--data", help="Folder or fsspec url of a dataset.", show_default=False)]
+RunOut = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
+TaskToml = Annotated[Path | None, typer.Option("--config", help="TOML with values over the preset's.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="One value over those, a.b=value; may be repeated.")]
+HoldOut = Annotated[
+    str, typer.Option(help="What is evaluated and never trained on: a split, speakers or sources, or none.")
+]
+
+
+def command(
+    task: TaskName,
+    data: Data,
+    out: RunOut,
+    preset: Annotated[str, typer.Option(help="tiny, paper or modern.")] = "paper",
+    config: TaskToml = None,
+    set_: Changes = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    hold_out: HoldOut = "val",
+    workers: Annotated[int | None, typer.Option("--workers", "-j", min=0, help="Processes that read data.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch on a CPU (default: cores).")] = None,
+) -> None:
+    """Train a model on a dataset. Many GPUs: `accelerate launch -m talkface.cli train ...`.
+
+    Example: `toolkit train emodiff --data mead --out runs/emodiff --preset tiny`
+    """
+    import torch
+
+    from talkface.commands._options import worker_count
+    from talkface.console import console, errors
+    from talkface.train.base import configure
+    from talkface.train.data import split
+    from talkface.train.loop import train
+
+    settings = configure(task, preset, config, set_ or ())
+    torch.set_num_threads(threads or worker_count(None))
+    used = min(4, worker_count(None) - 1) if workers is None else workers
+    clips, held = split(data, hold_out)
+    try:
+        found = train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, say=console.print)
+    except KeyboardInterrupt:
+        errors.print("Stopped. The last checkpoint is kept; go on with --resume.")
+        raise typer.Exit(130) from None
+    best = f"; best on what is held out: step {found.best['step']}, loss {found.best['loss']:.4f}" if found.best else ""
+    console.print(
+        f"{found.step} steps, loss {found.loss:.4f}{best}; {found.steps_a_second:.2f} steps/s, "
+        f"{found.data_wait:.1%} of the time waiting for data\nrun: {out}"
+    )

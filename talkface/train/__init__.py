@@ -1,0 +1,1 @@
+"""Batches to models: one loop, and one file a task."""

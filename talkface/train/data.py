@@ -1,0 +1,127 @@
+"""Which clips train and which are held out, and their batches."""
+
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+import torch
+from torch.utils.data import DataLoader
+
+from talkface.annotate.base import producer
+from talkface.datasets.loader import Batch, Loader, State
+from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.schema import SPLITS
+from talkface.errors import ConfigError
+from talkface.train.base import TaskConfig
+
+
+def split(url: str, hold_out: str = "val") -> tuple[Dataset, Dataset | None]:
+    """The clips to train on, and those held out (None: nothing is).
+
+    ``hold_out`` is a split (training is then on the split ``train``), speakers or sources separated by commas
+    (training is then on all others, whatever their split), or ``none``. Raises ConfigError for a name that no clip has.
+    """
+    dataset = open_dataset(url)
+    if hold_out == "none":
+        return dataset, None
+    if hold_out in SPLITS:
+        train, held = (dataset.where(pc.field("split") == name) for name in ("train", hold_out))
+    else:
+        chosen = _clips_of(dataset, [name.strip() for name in hold_out.split(",") if name.strip()])
+        train, held = dataset.where(~chosen), dataset.where(chosen)
+    if len(train) == 0:
+        raise ConfigError(f"{url}: --hold-out {hold_out} leaves no clip to train on.")
+    return train, held if len(held) else None
+
+
+def _clips_of(dataset: Dataset, names: list[str]) -> pc.Expression:
+    columns = {c: set(dataset.clips.column(c).to_pylist()) - {None} for c in ("speaker", "source")}
+    unknown = [n for n in names if not any(n in found for found in columns.values())]
+    if unknown or not names:
+        known = sorted(columns["speaker"] or columns["source"])
+        raise ConfigError(
+            f"{dataset.url}: no speaker or source {', '.join(unknown)!r}; there are: {', '.join(known[:12])}"
+            f"{' ...' if len(known) > 12 else ''}"
+        )
+    # A clip without a speaker has a null there, which neither `in` nor its opposite would hold for.
+    return pc.fill_null(pc.field("speaker"), "").isin(names) | pc.field("source").isin(names)
+
+
+def require_columns(dataset: Dataset, config: TaskConfig, task: str) -> None:
+    """Raise ConfigError with the command that adds the first column that is missing."""
+    there = {spec.name for spec in dataset.info.specs()}
+    missing = [name for name in config.needs if name not in there]
+    if missing:
+        add = ",".join(dict.fromkeys(_maker(name) for name in missing))
+        raise ConfigError(
+            f"{dataset.url} has no column {', '.join(missing)}, which {task} needs. "
+            f"Add it: toolkit annotate {dataset.url} --with {add}"
+        )
+
+
+def _maker(column: str) -> str:
+    try:
+        return producer(column)
+    except ConfigError:
+        return column
+
+
+def training_loader(dataset: Dataset, config: TaskConfig) -> Loader:
+    """Shuffled windows; a dataset smaller than one batch is repeated until it fills one."""
+    settings = config.training
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    enough = len(config.windows.plan(dataset.clips)) >= ranks * settings.batch_size
+    return Loader(
+        dataset,
+        config.windows,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        companion=config.companion,
+        tail="drop" if enough else "repeat",
+    )
+
+
+def held_loader(dataset: Dataset, config: TaskConfig) -> Loader:
+    """Held-out windows, the same batches each time."""
+    settings = config.training
+    return Loader(
+        dataset,
+        config.windows,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        companion=config.companion,
+        tail="repeat",
+    )
+
+
+def endless(loader: Loader, workers: int, state: State | None = None) -> Iterator[tuple[Batch, State]]:
+    """Batches epoch after epoch, each with the loader's state after it; ``state`` is where to go on.
+
+    Worker processes stay alive from epoch to epoch.
+    """
+    taken = 0
+    if state is not None:
+        loader.load_state_dict(state)
+        taken = state["samples"] // (loader.ranks * loader.batch_size)
+    source = (
+        DataLoader(loader, batch_size=None, num_workers=workers, multiprocessing_context="spawn",
+                   prefetch_factor=4, persistent_workers=True)
+        if workers
+        else loader
+    )  # fmt: skip
+    while True:
+        for batch in source:
+            taken += 1
+            yield batch, loader.state_dict(batches=taken)
+        taken = 0
+        loader.set_epoch(loader.epoch + 1)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors, those of its companion too, on a device."""
+    moved: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        else:
+            moved[name] = to_device(value, device) if isinstance(value, dict) else value
+    return moved

@@ -1,0 +1,265 @@
+"""The one training loop. Every task runs through it, on one process or many (``accelerate launch``).
+
+All that is random depends on the seed, the step and the process alone, and the place in the data is a few integers: a
+run that was killed goes on as if it had not been.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from talkface.datasets.loader import Batch, Loader, State
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError, RunError
+from talkface.store import Folder
+from talkface.train import checkpoint
+from talkface.train.average import Average
+from talkface.train.base import TaskConfig, Training, task_class
+from talkface.train.checkpoint import AVERAGED, OPTIMIZER, WEIGHTS, About
+from talkface.train.data import endless, held_loader, require_columns, to_device, training_loader
+from talkface.train.log import Log, Waiting
+from talkface.train.preflight import probe
+from talkface.train.whole import optimizer_of, set_optimizer, set_weights, weights_of
+
+TRAIN, EVALUATE, PROBE = 0, 1, 2
+"""Streams of random numbers."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: ``loss`` of the last step, the ``best`` checkpoint, and the share of the time spent waiting for
+    batches."""
+
+    step: int
+    loss: float
+    best: dict[str, Any] | None
+    steps_a_second: float
+    data_wait: float
+
+
+def train(
+    name: str,
+    config: TaskConfig,
+    dataset: Dataset,
+    held: Dataset | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    workers: int = 0,
+    cpu: bool = False,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Train a task until ``config.training.steps``; ``out`` is the run's folder (see `checkpoint`).
+
+    Raises ConfigError before the first step for what cannot be; RunError when the loss is no number or the disk full.
+    """
+    accelerator = Accelerator(cpu=cpu, mixed_precision=_precision(config.training, cpu))
+    with Folder(out).lock() if accelerator.is_main_process else nullcontext():
+        return Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say).to_the_end(workers)
+
+
+class Run:
+    """One training run, from its first step or from a checkpoint to its last step."""
+
+    def __init__(
+        self, name: str, config: TaskConfig, dataset: Dataset, held: Dataset | None, out: Path,
+        accelerator: Accelerator, *, resume: bool, say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Check what there is, build the network, try one batch, and take up the last checkpoint if there is one."""
+        require_columns(dataset, config, name)
+        self.name, self.config, self.settings, self.out, self.accelerator = (
+            name,
+            config,
+            config.training,
+            out,
+            accelerator,
+        )
+        self.device, self.is_main = accelerator.device, accelerator.is_main_process
+        say = say if self.is_main else _silent
+        self.data = {"url": dataset.url, "hash": checkpoint.dataset_hash(dataset, config.needs)}
+        path = _earlier(out, resume)
+        about = None if path is None else About.read(path)
+        if path is not None and about is not None:
+            checkpoint.refuse_mismatch(about, name, config, self.data, path)
+        self.loader = training_loader(dataset, config)
+        self.held = None if held is None else held_loader(held, config)
+        made = task_class(name)
+        self.task = made(config, about.facts if about else made.learn(config, dataset))
+
+        torch.manual_seed(self.settings.seed)  # of the first weights
+        net = self.task.build().to(self.device).train()
+        batch = to_device(next(iter(self.loader)), self.device)
+        say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
+        say(str(probe(self.task, net, batch, self.draw(PROBE), ema=self.settings.ema > 0)))
+        if self.settings.compile:
+            net.compile()
+        self.model, self.optimizer = accelerator.prepare(net, _optimizer(net, self.settings))
+        self.average = Average(self.model.parameters(), self.settings.ema) if self.settings.ema else None
+        self.step = self.seen = 0
+        self.place: State | None = None
+        if path is not None and about is not None:
+            self.restore(path, about)
+            say(f"resumed from {path}")
+
+    def to_the_end(self, workers: int) -> Result:
+        """The loop."""
+        settings, first = self.settings, self.step
+        log = Log(self.out, self.config, first) if self.is_main else None
+        bar = tqdm(total=settings.steps, initial=first, unit="step", disable=None if self.is_main else True)
+        batches = Waiting(endless(self.loader, workers, self.place))
+        begun, logs = time.perf_counter(), {"loss": math.nan}
+        while self.step < settings.steps:
+            logs = self.update(batches)
+            bar.update()
+            bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+            spent = time.perf_counter() - begun
+            speed = {"steps_a_second": (self.step - first) / spent, "data_wait": batches.seconds / spent}
+            if log and self.due(settings.log_every):
+                log.write(self.step, logs | {"seen": self.seen}, speed)
+            better = None
+            if self.held is not None and self.due(settings.evaluate_every):
+                found, picture = self.evaluate(self.held)
+                best = checkpoint.best_of(self.out)
+                better = found["loss"] if best is None or found["loss"] < best["loss"] else None
+                if log:
+                    log.write(self.step, {f"held_{k}": v for k, v in found.items()}, {})
+                    log.draw(self.step, picture)
+            if better is not None or self.due(settings.save_every):
+                self.save(better)
+        bar.close()
+        spent = max(time.perf_counter() - begun, 1e-9)
+        best = checkpoint.best_of(self.out)
+        return Result(self.step, logs["loss"], best, (self.step - first) / spent, batches.seconds / spent)
+
+    def due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.settings.steps
+
+    def update(self, batches: Waiting[tuple[Batch, State]]) -> dict[str, float]:
+        """One optimizer step; gives its numbers for the log."""
+        settings, logs = self.settings, dict[str, float]()
+        for micro in range(settings.accumulate):
+            batch, self.place = next(batches)
+            draw = self.draw(TRAIN, self.step, micro, self.accelerator.process_index)
+            torch.manual_seed(draw.initial_seed())  # for dropout, which takes no generator
+            last = micro == settings.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    found = self.task.step(self.model, to_device(batch, self.device), draw)
+                for key, value in {**found.logs, "loss": self.agreed(found.loss, batch)}.items():
+                    logs[key] = logs.get(key, 0.0) + float(value) / settings.accumulate
+                self.accelerator.backward(found.loss / settings.accumulate)
+            self.seen += settings.batch_size * self.loader.ranks
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        rate = learning_rate(settings, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.step)
+        self.step += 1
+        return logs | {"gradient": float(norm), "learning_rate": rate}
+
+    def agreed(self, loss: torch.Tensor, batch: Batch) -> float:
+        """The mean loss of all processes. Raises RunError in every one of them if it is no number anywhere."""
+        losses = self.accelerator.gather(loss.detach().float().reshape(1))
+        if bool(torch.isfinite(losses).all()):
+            return float(losses.mean())
+        kept = checkpoint.names(self.out)
+        keys = ", ".join(batch["key"]) if not torch.isfinite(loss) else "(in another process)"
+        raise RunError(
+            f"the loss is no number at step {self.step}; the batch: {keys}. "
+            + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was saved before. ")
+            + "Try a lower learning rate, or look at these clips."
+        )
+
+    def evaluate(self, loader: Loader) -> tuple[dict[str, float], np.ndarray]:
+        """Numbers and a picture from held-out batches, by the averaged weights; random numbers as each time before."""
+        self.model.eval()
+        draw = self.draw(EVALUATE, self.accelerator.process_index)
+        some = (to_device(b, self.device) for b in islice(loader, self.settings.evaluate_batches))
+        average = nullcontext() if self.average is None else self.average.applied()
+        with average, torch.no_grad(), self.accelerator.autocast():
+            found = self.task.evaluate(self.model, some, draw)
+            picture = self.task.picture(self.model, to_device(next(iter(loader)), self.device), draw)
+        self.model.train()
+        values = self.accelerator.reduce(torch.tensor(list(found.values()), device=self.device), reduction="mean")
+        return dict(zip(found, values.tolist(), strict=True)), picture
+
+    def save(self, better: float | None) -> None:
+        """Write a checkpoint; ``better`` is its held-out loss if it is the best so far."""
+        tensors = {WEIGHTS: weights_of(self.model)}
+        if self.average is not None:
+            with self.average.applied():
+                tensors[AVERAGED] = weights_of(self.model)
+        tensors[OPTIMIZER], groups = optimizer_of(self.model, self.optimizer.optimizer)
+        if self.is_main:
+            about = About(
+                task=self.name, task_version=self.task.version, config=self.config.model_dump(mode="json"),
+                facts=self.task.facts, data=self.data, step=self.step, seen=self.seen, loader=dict(self.place or {}),
+                groups=groups, files={},
+            )  # fmt: skip
+            checkpoint.write(self.out, about, tensors)
+            if better is not None:
+                checkpoint.mark_best(self.out, self.step, better)
+            checkpoint.prune(self.out, self.settings.keep)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self, path: Path, about: About) -> None:
+        """Take up a checkpoint: weights, their average, the optimizer, and the place in the data."""
+        whole = {name: checkpoint.tensors(path, name, about) for name in about.files}
+        if self.average is not None:
+            with self.average.applied():
+                set_weights(self.model, whole[AVERAGED])
+        set_weights(self.model, whole[WEIGHTS])
+        set_optimizer(self.model, self.optimizer.optimizer, whole[OPTIMIZER], about.groups)
+        self.step, self.seen, self.place = about.step, about.seen, about.loader
+
+    def draw(self, *stream: int) -> torch.Generator:
+        """The generator of a stream of random numbers."""
+        seed = np.random.SeedSequence([self.settings.seed, *stream]).generate_state(1, np.uint64)[0]
+        return torch.Generator(self.device).manual_seed(int(seed) >> 1)
+
+
+def learning_rate(settings: Training, step: int) -> float:
+    """The rate of a step: a rising line during the warm-up, then constant, or half a cosine down to 0."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    if settings.schedule == "constant":
+        return settings.learning_rate * rise
+    done = max(step - settings.warmup, 0) / max(settings.steps - settings.warmup, 1)
+    return settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _optimizer(net: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
+    made = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    trained = [p for p in net.parameters() if p.requires_grad]
+    return made(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
+def _precision(settings: Training, cpu: bool) -> str:
+    """Accelerate's word: the weights stay fp32, the forward pass is cast."""
+    on_gpu = torch.cuda.is_available() and not cpu
+    wanted = settings.precision if settings.precision != "auto" else "bf16" if on_gpu else "fp32"
+    return "bf16" if wanted == "bf16" else "no"
+
+
+def _earlier(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises ConfigError where there is one and nobody asked for it."""
+    found = checkpoint.names(out)
+    if found and not resume:
+        raise ConfigError(f"{out}: holds a run already. Go on with --resume, or choose another --out.")
+    return found[-1] if found else None
+
+
+def _silent(text: str) -> None:
+    """What all processes but the first say."""

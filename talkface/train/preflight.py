@@ -1,0 +1,66 @@
+"""What a step costs, found out with one batch before training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from talkface.datasets.loader import Batch
+from talkface.train.base import Task
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Parameters, FLOPs of a forward and backward pass, and bytes.
+
+    ``steady`` holds weights, gradients, the optimizer's two moments and the average; ``activations`` what the forward
+    pass keeps for the backward pass. On a GPU ``peak`` is what the allocator reports, 0 elsewhere.
+    """
+
+    parameters: int
+    trained: int
+    flops: int
+    steady: int
+    activations: int
+    peak: int = 0
+
+    def __str__(self) -> str:
+        peak = f", {self.peak / 1e9:.2f} GB at the peak on the GPU" if self.peak else ""
+        return (
+            f"{self.parameters / 1e6:.2f} M parameters ({self.trained / 1e6:.2f} M trained), "
+            f"{self.flops / 1e9:.2f} GFLOP a batch (forward and backward); memory: {self.steady / 1e6:.0f} MB weights, "
+            f"gradients and optimizer, {self.activations / 1e6:.0f} MB activations{peak}"
+        )
+
+
+def probe(task: Task, net: torch.nn.Module, batch: Batch, draw: torch.Generator, *, ema: bool = True) -> Probe:
+    """Run one batch forward and backward; weights, buffers and gradients are as before afterwards."""
+    buffers = [b.clone() for b in net.buffers()]
+    held: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    cuda = draw.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        task.step(net, batch, draw).loss.backward()
+    peak = torch.cuda.max_memory_allocated() if cuda else 0
+    net.zero_grad(set_to_none=True)
+    for buffer, before in zip(net.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    sizes = [p.numel() * p.element_size() for p in net.parameters()]
+    trained = [p.numel() * p.element_size() for p in net.parameters() if p.requires_grad]
+    return Probe(
+        parameters=sum(p.numel() for p in net.parameters()),
+        trained=sum(p.numel() for p in net.parameters() if p.requires_grad),
+        flops=counter.get_total_flops(),
+        steady=sum(sizes) + (4 if ema else 3) * sum(trained),
+        activations=sum(size for at, size in held.items() if at not in weights),
+        peak=peak,
+    )

@@ -1,0 +1,42 @@
+"""Weights and optimizer states whole and by name, however they are spread over processes (one, DDP or FSDP)."""
+
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import state_dict as dcp
+
+from talkface.train.checkpoint import Tensors
+
+WHOLE = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all weights and buffers. Every process must call it; the first one gets them."""
+    state: Any = dcp.get_model_state_dict(model, options=WHOLE)
+    return {name: value.clone() for name, value in state.items()}
+
+
+def set_weights(model: torch.nn.Module, state: Tensors) -> None:
+    """The opposite of `weights_of`."""
+    dcp.set_model_state_dict(model, dict(state), options=WHOLE)
+
+
+def optimizer_of(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """An optimizer's tensors as ``parameter|part``, and its groups as plain values."""
+    state: Any = dcp.get_optimizer_state_dict(model, optimizer, options=WHOLE)
+    tensors = {f"{name}|{part}": value for name, of in state["state"].items() for part, value in of.items()}
+    return tensors, state["param_groups"]
+
+
+def set_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors, groups: list[dict[str, Any]]
+) -> None:
+    """The opposite of `optimizer_of`."""
+    state: dict[str, Any] = {}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition("|")
+        state.setdefault(name, {})[part] = value
+    whole: Any = {"state": state, "param_groups": groups}
+    dcp.set_optimizer_state_dict(model, optimizer, whole, options=WHOLE)

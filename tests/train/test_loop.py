@@ -1,0 +1,226 @@
+"""The loop: what is resumed is what would have been; what is many processes is one; what is bad stops in time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from talkface.errors import ConfigError, RunError
+from talkface.train import checkpoint
+from talkface.train.base import Training, configure
+from talkface.train.data import split
+from talkface.train.loop import Result, learning_rate, train
+from tests.conftest import Toolkit, command
+from tests.train.making import make
+
+SMALL = (
+    "width=32", "layers=1", "heads=2", "sound_width=8", "dropout=0.1", "stride=8",
+    "training.batch_size=8", "training.log_every=1", "training.evaluate_batches=1",
+)  # fmt: skip
+
+
+def small(*changes: str) -> tuple[str, ...]:
+    return tuple(part for change in (*SMALL, *changes) for part in ("--set", change))
+
+
+def run(data: str, out: Path, *changes: str, resume: bool = False) -> Result:
+    clips, held = split(data)
+    config = configure("emodiff", "tiny", None, (*SMALL, *changes))
+    return train("emodiff", config, clips, held, out, resume=resume, say=lambda text: None)
+
+
+def log_of(out: Path) -> list[dict[str, float]]:
+    speeds = ("steps_a_second", "data_wait")
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in speeds} for line in lines]
+
+
+def tensors_of(out: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = out / checkpoint.FOLDER / f"{step:08}"
+    return {f"{p.stem}.{k}": v for p in sorted(folder.glob("*.safetensors")) for k, v in load_file(p).items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_is_the_same_to_the_bit(
+    talkers: str, tmp_path: Path, toolkit: Toolkit, workers: int
+) -> None:
+    """2k steps == k steps, kill -9, k more: weights, average, optimizer, place in the data, the log."""
+    options = ("--preset", "tiny", "--threads", "1", "--workers", workers,
+               *small("training.steps=12", "training.save_every=3", "training.evaluate_every=4", "training.keep=9",
+                      "training.accumulate=2"))  # fmt: skip
+    toolkit("train", "emodiff", "--data", talkers, "--out", tmp_path / "whole", *options)
+    arguments = ("train", "emodiff", "--data", talkers, "--out", tmp_path / "cut", *options)
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "cut" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and '"step": 7' in log.read_text()):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    before = [p.name for p in checkpoint.names(tmp_path / "cut")]
+    assert before and before[-1] < "00000012", "killed too late to show anything"
+    result = toolkit(*arguments, "--resume")
+    assert f"resumed from {tmp_path / 'cut'}" in result.stdout.replace("\n", "")
+    whole, cut = (tensors_of(tmp_path / name, 12) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, cut[name]), name
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    about = [checkpoint.About.read(tmp_path / n / "checkpoints" / "00000012") for n in ("whole", "cut")]
+    assert about[0].loader == about[1].loader
+    assert about[0].seen == about[1].seen == 12 * 2 * 8
+    assert about[0].loader["epoch"] > 0, "the test should go over an epoch's end"
+
+
+def test_workers_change_nothing(talkers: str, tmp_path: Path) -> None:
+    clips, held = split(talkers)
+    config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=9"))
+    for workers in (0, 2):
+        train("emodiff", config, clips, held, tmp_path / str(workers), workers=workers, say=lambda text: None)
+    assert log_of(tmp_path / "0") == log_of(tmp_path / "2")
+
+
+def test_a_finished_run_is_left_alone(talkers: str, tmp_path: Path) -> None:
+    run(talkers, tmp_path, "training.steps=2")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run(talkers, tmp_path, "training.steps=2")
+    assert run(talkers, tmp_path, "training.steps=2", resume=True).step == 2
+
+
+def test_the_last_and_the_best_are_kept(talkers: str, tmp_path: Path) -> None:
+    """With a learning rate that ruins the weights, an early checkpoint is the best one."""
+    changes = ("training.steps=8", "training.save_every=1", "training.evaluate_every=1", "training.keep=2",
+               "training.ema=0", "training.warmup=0", "training.learning_rate=0.03")  # fmt: skip
+    result = run(talkers, tmp_path, *changes)
+    held = {line["step"]: line["held_loss"] for line in log_of(tmp_path) if "held_loss" in line}
+    best = min(held, key=lambda step: held[step])
+    assert result.best == {"step": best, "loss": held[best]}
+    assert {int(p.name) for p in checkpoint.names(tmp_path)} == {best, 7, 8}
+    assert checkpoint.find(tmp_path).name == f"{best:08}"
+    assert checkpoint.find(tmp_path, "last").name == "00000008"
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 8
+    assert list((tmp_path / "events").iterdir())
+
+
+def test_accumulated_batches_are_one_step(talkers: str, tmp_path: Path) -> None:
+    """Two halves weigh as much as the whole: the gradient of the mean is the mean of the gradients."""
+    result = run(talkers, tmp_path, "training.steps=3", "training.accumulate=2", "training.batch_size=4")
+    lines = log_of(tmp_path)
+    assert lines[2]["seen"] == 3 * 2 * 4
+    assert result.step == 3
+
+
+def test_missing_columns_stop_before_anything_with_the_command_that_adds_them(
+    talkers: str, tmp_path: Path, toolkit: Toolkit
+) -> None:
+    out = tmp_path / "run"
+    result = toolkit("train", "emodiff", "--data", talkers, "--out", out, "--preset", "paper", code=2)
+    assert f"toolkit annotate {talkers} --with w" in result.stderr.replace("\n", "")
+    assert result.stderr.startswith("ConfigError")
+    assert not checkpoint.names(out)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_keys_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    data = make(tmp_path / "data", val=0)
+    clips, _ = split(data, "none")
+    config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=4", "training.save_every=2"))
+    train("emodiff", config, clips, None, good, say=lambda text: None)
+    longer = configure("emodiff", "tiny", None, (*SMALL, "training.steps=8", "training.save_every=2"))
+    spoiled = tensors_of(good, 4)
+    folder = good / checkpoint.FOLDER / "00000004"
+    about = checkpoint.About.read(folder)
+    spoiled["model.null"][:] = torch.inf
+    whole = {n: {k.partition(".")[2]: v for k, v in spoiled.items() if k.startswith(f"{n}.")} for n in about.files}
+    checkpoint.write(good, about, whole)
+    with pytest.raises(RunError) as error:
+        train("emodiff", longer, clips, None, good, resume=True, say=lambda text: None)
+    assert re.search(r"no number at step \d+; the batch: p\d-\w+-\d", str(error.value))
+    assert str(folder) in str(error.value)
+    assert [p.name for p in checkpoint.names(good)] == ["00000002", "00000004"]
+
+
+def test_missing_values_are_never_trained_on(tmp_path: Path) -> None:
+    """Frames, channels and sound that are NaN leave the loss and every weight finite."""
+    data = make(tmp_path / "data", silent=range(6))
+    result = run(data, tmp_path / "run", "training.steps=5")
+    assert np.isfinite(result.loss)
+    assert all(torch.isfinite(v).all() for v in tensors_of(tmp_path / "run", 5).values())
+
+
+def test_another_configuration_or_other_data_is_refused_with_a_sentence(talkers: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(talkers, out, "training.steps=1")
+    with pytest.raises(ConfigError, match="layers was 1 and is 2 now"):
+        run(talkers, out, "training.steps=1", "layers=2", resume=True)
+    other = make(tmp_path / "other", frames=80, silent=(1,))
+    with pytest.raises(ConfigError, match="trained on other data"):
+        run(other, out, "training.steps=1", resume=True)
+    assert run(talkers, out, "training.steps=2", resume=True).step == 2, "more steps are welcome"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB; needs to be root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("cannot mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(talkers: str, small_disk: Path) -> None:
+    out = small_disk / "run"
+    with pytest.raises(RunError, match="disk is full"):
+        run(
+            talkers, out, "training.steps=40", "training.save_every=1", "training.keep=40", "training.evaluate_every=99"
+        )
+    kept = checkpoint.names(out)
+    assert kept
+    assert not list((out / checkpoint.FOLDER).glob(".*"))
+    model = checkpoint.load(out, which="last")
+    assert model.about.step == int(kept[-1].name)
+
+
+def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
+    """DDP over gloo: each process takes its half of every batch, and both end with the weights that are saved."""
+    options = ["--data", talkers, "--preset", "tiny", "--threads", "1", "--cpu", "--workers", "0",
+               *small("training.steps=6", "training.save_every=3", "training.evaluate_every=3")]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+              "--rdzv-endpoint", "localhost:0", "-m", "talkface.cli", "train", "emodiff"]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    arguments = [*launch, *options, "--out", str(tmp_path / "two")]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=300, env=environment)
+    lines = log_of(tmp_path / "two")
+    assert [line["seen"] for line in lines if "seen" in line] == [16 * (i + 1) for i in range(6)]
+    assert len([line for line in lines if "held_loss" in line]) == 2
+    assert checkpoint.load(tmp_path / "two").about.step in (3, 6)
+    more = [
+        *arguments[: arguments.index("--out")],
+        "--out",
+        str(tmp_path / "two"),
+        "--set",
+        "training.steps=9",
+        "--resume",
+    ]
+    subprocess.run(more, check=True, capture_output=True, timeout=300, env=environment)
+    assert log_of(tmp_path / "two")[-2]["seen"] == 16 * 9
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    flat = Training(steps=100, learning_rate=1.0, warmup=4)
+    assert [learning_rate(flat, i) for i in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    wave = Training(steps=104, learning_rate=1.0, warmup=4, schedule="cosine")
+    assert learning_rate(wave, 54) == pytest.approx(0.5)
+    assert learning_rate(wave, 104) == pytest.approx(0.0)
+    assert all(learning_rate(wave, i) >= learning_rate(wave, i + 1) for i in range(4, 104))
