@@ -5,13 +5,14 @@ from typing import Any
 import datasets as hf
 
 from talkface.datasets import schema
+from talkface.datasets.sidecar import SidecarInfo
 
 
-def features(info: schema.DatasetInfo) -> hf.Features:
-    """What ``datasets`` cannot guess: the type of every member."""
+def features(info: schema.DatasetInfo | SidecarInfo) -> hf.Features:
+    """What ``datasets`` cannot guess: the type of every member of a dataset's shards, or of a sidecar's."""
     columns = {schema.member_name(s.name): _hf_array(s.dtype, len(s.shape) + (s.clock != "clip")) for s in info.specs()}
     media = {ext: hf.Value("binary") for ext in ("mp4", "flac")}
-    known = {"json": _hf_json(info), **media, **columns}
+    known = columns | media | ({"json": _hf_json(info)} if isinstance(info, schema.DatasetInfo) else {})
     keys = {"__key__": hf.Value("string"), "__url__": hf.Value("string")}
     return hf.Features({ext: known[ext] for ext in info.members()} | keys)
 

@@ -17,7 +17,7 @@ from talkface.datasets import schema
 from talkface.datasets.resample import How, resample_column, sound_clock
 from talkface.datasets.selection import check_selection, read_selection
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
-from talkface.datasets.sidecar import Sidecar, find_sidecars
+from talkface.datasets.sidecar import Sidecar, SidecarInfo, find_sidecars
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac
 from talkface.store import Folder, from_npy, read_table
@@ -361,8 +361,8 @@ def decode(member: str, data: bytes) -> Any:
     return from_npy(data) if member.endswith(".npy") else data
 
 
-def hf_features(info: schema.DatasetInfo) -> "hf.Features":
-    """Features for ``datasets.load_dataset("webdataset", ..., features=...)``.
+def hf_features(info: schema.DatasetInfo | SidecarInfo) -> "hf.Features":
+    """Features for ``datasets.load_dataset("webdataset", ..., features=...)``, of a dataset's shards or a sidecar's.
 
     Without them ``datasets`` guesses: it wants torchcodec for mp4 and flac, and breaks where a value is missing first.
     """

@@ -9,8 +9,9 @@ import pytest
 import webdataset as wds
 
 from talkface.datasets.build import rebuild
+from talkface.datasets.checking import check_readers
 from talkface.datasets.reader import Dataset, hf_features
-from talkface.datasets.verify import _check_readers, verify
+from talkface.datasets.verify import verify
 from talkface.store import TarWriter
 from tests.conftest import files_of
 
@@ -94,6 +95,6 @@ def test_a_reader_that_sees_something_else_is_found(dataset: Dataset) -> None:
         tar = TarWriter(file)
         tar.add("key.MP4", b"x")
         tar.close()
-    assert str(next(_check_readers(dataset, ["train/odd.tar"]))).startswith(
+    assert str(next(check_readers(dataset.folder, ["train/odd.tar"], dataset.info))).startswith(
         "train/odd.tar: webdataset reads other bytes"
     )
