@@ -1,42 +1,28 @@
 """Does a dataset on disk hold what its manifests promise? And if not: make it anew from its packs."""
 
 import re
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
-
-import datasets as hf
-import numpy as np
-import webdataset as wds
 
 from talkface.clip import FrameTable, Timeline
 from talkface.datasets import schema
-from talkface.datasets.reader import Dataset, Sample, decode, hf_features
+from talkface.datasets.checking import Members, Problem, check_readers, samples_of
+from talkface.datasets.duplicates import across_splits, duplicates
+from talkface.datasets.reader import Dataset, Sample, decode
+from talkface.datasets.verify_sidecar import verify_sidecars
 from talkface.errors import DatasetError
-from talkface.store import npy, sha256_of, tar_members
+from talkface.store import sha256_of
 
 KEY = re.compile(r"[a-z0-9_-]+")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, and where."""
-
-    where: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
-
-
-def verify(url: str, *, readers: bool = True) -> list[Problem]:
+def verify(url: str, *, readers: bool = True, sidecars: bool = True) -> list[Problem]:
     """All that is wrong with the dataset at ``url``; empty when nothing is.
 
     Checks checksums, that every sample has every member in order, dtypes, shapes, clocks and validity bits, that the
-    manifests agree with the shards, and (``readers``, local folders) that webdataset, Hugging Face ``datasets`` and
-    plain tarfile give the same samples.
+    manifests agree with the shards, that nothing of one split is in another too (speakers, the same takes), and
+    (``readers``, local folders) that webdataset, Hugging Face ``datasets`` and plain tarfile give the same samples;
+    and (``sidecars``) the same of every sidecar.
     """
     try:
         dataset = Dataset(url)
@@ -47,9 +33,11 @@ def verify(url: str, *, readers: bool = True) -> list[Problem]:
             dataset.table(name)
     except DatasetError as error:
         return [Problem(url, str(error))]
-    if readers and not problems and dataset.folder.is_local and shards:
-        problems += _check_readers(dataset, [s["shard"] for s in shards])
-    return problems
+    if not problems:
+        problems += _check_duplicates(dataset)
+    if readers and all(p.note for p in problems) and dataset.folder.is_local and shards:
+        problems += check_readers(dataset.folder, [s["shard"] for s in shards], dataset.info)
+    return problems + (verify_sidecars(dataset, readers=readers) if sidecars else [])
 
 
 def _check_manifests(dataset: Dataset, shards: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -74,6 +62,16 @@ def _check_manifests(dataset: Dataset, shards: list[dict[str, Any]]) -> Iterator
             yield Problem("manifest/clips.parquet", f"{who} is in several splits: {', '.join(sorted(splits))}")
 
 
+def _check_duplicates(dataset: Dataset) -> Iterator[Problem]:
+    """The same take in two splits is a leak, in one split it weighs twice."""
+    found = duplicates(dataset)
+    leaks = across_splits(dataset, found)
+    for twins in found:
+        what = f"the same take as {twins.other} (equal {twins.how})"
+        leaks_here = twins in leaks
+        yield Problem(twins.one, f"{what}, in another split" if leaks_here else what, note=not leaks_here)
+
+
 def _check_shard(dataset: Dataset, row: dict[str, Any]) -> Iterator[Problem]:
     shard = row["shard"]
     try:
@@ -81,30 +79,14 @@ def _check_shard(dataset: Dataset, row: dict[str, Any]) -> Iterator[Problem]:
             if (digest := sha256_of(file)) != row["sha256"]:
                 yield Problem(shard, f"sha256 is {digest[:12]}, the manifest says {row['sha256'][:12]}")
             file.seek(0)
-            yield from _check_samples(dataset, shard, list(_samples(file)), row["count"])
+            yield from _check_samples(dataset, shard, list(samples_of(file)), row["count"])
     except FileNotFoundError:
         yield Problem(shard, "missing")
     except (DatasetError, ValueError) as error:
         yield Problem(shard, str(error))
 
 
-def _samples(file: Any) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
-    """Key and members (offset, bytes) of each sample of a shard, in order."""
-    key, members = "", dict[str, tuple[int, bytes]]()
-    for place, data in tar_members(file):
-        name, _, ext = place.name.partition(".")
-        if name != key and members:
-            yield key, members
-            members = {}
-        key = name
-        members[ext] = place.offset, data
-    if members:
-        yield key, members
-
-
-def _check_samples(
-    dataset: Dataset, shard: str, samples: list[tuple[str, dict[str, tuple[int, bytes]]]], count: int
-) -> Iterator[Problem]:
+def _check_samples(dataset: Dataset, shard: str, samples: list[tuple[str, Members]], count: int) -> Iterator[Problem]:
     if len(samples) != count:
         yield Problem(shard, f"holds {len(samples)} samples, the manifest says {count}")
     for key, members in samples:
@@ -135,48 +117,3 @@ def check_values(sample: Sample, info: schema.DatasetInfo) -> None:
     on_frames = {s.name: sample[schema.member_name(s.name)] for s in info.specs()[2:] if s.clock == "frame"}
     expected = FrameTable(timeline, on_frames).valid()
     assert (sample["valid.npy"] == expected).all(), "valid.npy disagrees with the finite rows of its columns"
-
-
-def _check_readers(dataset: Dataset, shards: list[str]) -> Iterator[Problem]:
-    for shard, name in product(shards, READERS):
-        path = dataset.folder.path(shard)
-        plain, found = dict(_read_tarfile(path)), dict(READERS[name](path, dataset.info))
-        if found.keys() != plain.keys():
-            yield Problem(shard, f"{name} reads {len(found)} samples where tarfile reads {len(plain)}")
-        for key in found.keys() & plain.keys():
-            for ext, data in plain[key].items():
-                if found[key].get(ext) != data:
-                    yield Problem(shard, f"{name} reads other bytes than tarfile: {key}.{ext}")
-
-
-def _read_tarfile(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    samples: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(path) as tar:
-        for info in tar:
-            key, _, ext = info.name.partition(".")
-            file = tar.extractfile(info)
-            samples.setdefault(key, {})[ext] = file.read() if file else b""
-    yield from samples.items()
-
-
-def _read_webdataset(path: str, _: schema.DatasetInfo) -> Iterator[tuple[str, dict[str, bytes]]]:
-    for sample in wds.WebDataset(f"file:{path}", shardshuffle=False, empty_check=False):
-        yield sample["__key__"], {k: v for k, v in sample.items() if not k.startswith("__")}
-
-
-def _read_datasets(path: str, info: schema.DatasetInfo) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Through ``datasets``; its lists and dicts are turned back into bytes, so that every bit is compared."""
-    dtypes = {schema.member_name(s.name): (s.dtype, s.shape, s.clock) for s in info.specs()}
-    stream = hf.load_dataset("webdataset", data_files=[path], split="train", streaming=True, features=hf_features(info))
-    for sample in stream:
-        yield sample["__key__"], {ext: _as_bytes(sample[ext], dtypes.get(ext)) for ext in info.members()}
-
-
-READERS = {"webdataset": _read_webdataset, "datasets": _read_datasets}
-
-
-def _as_bytes(value: Any, array: tuple[str, tuple[int, ...], str] | None) -> bytes:
-    if array is None:
-        return schema.json_bytes(value) if isinstance(value, dict) else bytes(value)
-    dtype, shape, clock = array
-    return npy(np.asarray(value, dtype).reshape(shape if clock == "clip" else (-1, *shape)))
