@@ -3,7 +3,8 @@
 ``face_landmarker.task`` is a zip of TFLite networks. Run by LiteRT directly, a face takes less than half the time that
 it takes through MediaPipe's Tasks API, whose graph and Python results cost more than the networks. The geometry between
 the networks is that of MediaPipe's graphs (BlazeFace's anchors, Bazarevsky et al. 2019; the region from eye line and
-box, 1.5 times its longer side), and a test holds both to the same points.
+box, 1.5 times its longer side), and a test holds both to the same points. As in MediaPipe's video mode, a face that was
+there a frame ago is followed without its detector: the region comes from the last mesh.
 """
 
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, UInt8
 from scipy.special import expit
 
 from talkface.annotate._mesh import BLENDSHAPE_POINTS
@@ -26,6 +27,8 @@ SAME_FACE = 0.3
 REGION_SCALE = 1.5
 RIGHT_EYE, LEFT_EYE = 4, 6
 """Where a detection's row holds x, y of the person's eyes, after x0 y0 x1 y1."""
+RIGHT_CORNER, LEFT_CORNER = 33, 263
+"""The mesh's points at the outer corners of the person's eyes."""
 
 _SHAPES = tuple(sorted(ARKIT[:-1]))
 _OUTPUTS = [1 + _SHAPES.index(name) for name in ARKIT[:-1]]
@@ -33,7 +36,9 @@ _OUTPUTS = [1 + _SHAPES.index(name) for name in ARKIT[:-1]]
 
 
 class Landmarker:
-    """The three networks, one thread each. Without memory: a result depends on its picture alone."""
+    """The three networks, one thread each. Without memory: a result depends on its arguments alone."""
+
+    runtime = "LiteRT"
 
     def __init__(self, task: Path) -> None:
         with zipfile.ZipFile(task) as archive:
@@ -55,9 +60,17 @@ class Landmarker:
             return None
         return points / len(region), self._shapes(points)
 
+    def follow(
+        self, picture: UInt8[np.ndarray, "height width 3"], last: Float[np.ndarray, "478 3"]
+    ) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, " 52"]] | None:
+        """Points and blendshapes of the face whose points were ``last``, both in pixels of the picture; None if it is
+        not there any more."""
+        points = self._points(picture, region_of_mesh(last))
+        return None if points is None else (points, self._shapes(points))
+
     def _detect(self, region: UInt8[np.ndarray, "side side 3"]) -> Float[np.ndarray, " 16"] | None:
         whole = np.eye(2, 3) * (len(region) / DETECTOR_SIDE)
-        outputs = self._detector(_sampled(region, whole, DETECTOR_SIDE) / 127.5 - 1)
+        outputs = self._detector(_sampled(region, whole, DETECTOR_SIDE) / np.float32(127.5) - 1)
         rows, logits = sorted((o.reshape(len(_ANCHORS), -1) for o in outputs), key=lambda o: -o.shape[1])
         scores = expit(logits[:, 0])
         seen = scores >= MIN_SCORE
@@ -66,15 +79,15 @@ class Landmarker:
         return best_face(_decoded(rows[seen], _ANCHORS[seen]), scores[seen])
 
     def _points(
-        self, region: UInt8[np.ndarray, "side side 3"], to_region: Float[np.ndarray, "2 3"]
+        self, picture: UInt8[np.ndarray, "height width 3"], to_picture: Float[np.ndarray, "2 3"]
     ) -> Float[np.ndarray, "478 3"] | None:
-        """478 points in pixels of the region, from the turned square that ``to_region`` maps into it."""
-        outputs = self._mesh(_sampled(region, to_region, MESH_SIDE) / 255)
+        """478 points in pixels of the picture, from the turned square that ``to_picture`` maps into it."""
+        outputs = self._mesh(np.divide(_sampled(picture, to_picture, MESH_SIDE), 255, dtype=np.float32))
         points, presence = outputs[0].reshape(478, 3).astype(np.float64), float(outputs[1].ravel()[0])
         if expit(presence) < MIN_SCORE:
             return None
-        scale = np.hypot(to_region[0, 0], to_region[1, 0])
-        xy = points[:, :2] @ to_region[:, :2].T + to_region[:, 2]
+        scale = np.hypot(to_picture[0, 0], to_picture[1, 0])
+        xy = points[:, :2] @ to_picture[:, :2].T + to_picture[:, 2]
         return np.concatenate([xy, points[:, 2:] * scale], axis=1)
 
     def _shapes(self, points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, " 52"]:
@@ -98,12 +111,12 @@ class _Network:
 
 
 def _sampled(
-    region: UInt8[np.ndarray, "height width 3"], to_region: Float[np.ndarray, "2 3"], side: int
-) -> Float32[np.ndarray, "side side 3"]:
-    """The square that ``to_region`` maps into the picture, sampled as MediaPipe does: linear, edges repeated."""
+    picture: UInt8[np.ndarray, "height width 3"], to_picture: Float[np.ndarray, "2 3"], side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    """The square that ``to_picture`` maps into the picture, sampled as MediaPipe does: linear, edges repeated."""
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    square = cv2.warpAffine(region, to_region, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(square, np.float32)
+    square = cv2.warpAffine(picture, to_picture, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(square)
 
 
 def _anchors() -> Float[np.ndarray, "896 2"]:
@@ -143,8 +156,19 @@ def region_of(face: Float[np.ndarray, " 16"], side: int) -> Float[np.ndarray, "2
     The square is centred on the detection, turned until the eyes are level, 1.5 times the box's longer side.
     """
     across = face[LEFT_EYE : LEFT_EYE + 2] - face[RIGHT_EYE : RIGHT_EYE + 2]
-    angle = np.arctan2(across[1], across[0])
-    length = side * REGION_SCALE * (face[2:4] - face[:2]).max()
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * length / MESH_SIDE
-    centre = side * (face[:2] + face[2:4]) / 2
-    return np.concatenate([turn, (centre - turn @ [MESH_SIDE / 2, MESH_SIDE / 2])[:, None]], axis=1)
+    return _turned_square(side * face[:2], side * face[2:4], across)
+
+
+def region_of_mesh(points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, "2 3"]:
+    """The same about a mesh, in pixels of its picture: where its face is looked for a frame later."""
+    xy = np.ascontiguousarray(points[:, :2].T)
+    return _turned_square(xy.min(axis=1), xy.max(axis=1), xy[:, LEFT_CORNER] - xy[:, RIGHT_CORNER])
+
+
+def _turned_square(
+    low: Float[np.ndarray, " 2"], high: Float[np.ndarray, " 2"], across: Float[np.ndarray, " 2"]
+) -> Float[np.ndarray, "2 3"]:
+    length = REGION_SCALE * (high - low).max()
+    cos, sin = across / np.hypot(*across)
+    turn = np.array([[cos, -sin], [sin, cos]]) * length / MESH_SIDE
+    return np.concatenate([turn, ((low + high) / 2 - turn @ [MESH_SIDE / 2, MESH_SIDE / 2])[:, None]], axis=1)

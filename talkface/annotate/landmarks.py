@@ -1,13 +1,14 @@
 """MediaPipe's 478-point face mesh, and the 68 iBUG points by mapping. The one user of MediaPipe's landmarkers.
 
-The mesh is found in a square region of the picture by a model without memory: a frame's points depend on that frame
-and region alone.
+The mesh is found in a region of the picture by a model without memory: a square that somebody names, or the
+surroundings of the mesh of the frame before. A frame's points depend on that frame and region alone.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,11 @@ WEIGHTS: Final = ("face_landmarker", "mediapipe_facemesh")
 """What ``FaceMesh`` can use, the better first."""
 
 FULL_SIDE: Final = 384
-"""Regions are halved, divided by three and so on, but kept at least this large: the model looks at 256 pixels."""
+"""Regions are halved as long as they keep this many pixels: the model looks at 256, or at 320 of them turned."""
+FOLLOW_SIDE: Final = 160
+"""The same for a mesh's longer side: a region is up to 2.1 times that."""
+FOLLOW_SCALE: Final = 2.2
+"""Side, in sides of the mesh, of the square that holds the region of the next frame however it is turned."""
 
 
 class LandmarksConfig(AnnotatorConfig):
@@ -86,7 +91,7 @@ class Mesh:
     points: Float[np.ndarray, "478 3"]
     shapes: Float[np.ndarray, " 52"] | None = None
 
-    @property
+    @cached_property
     def box(self) -> Float[np.ndarray, " 4"]:
         """Tight box x0 y0 x1 y1 in source pixels."""
         return mesh_box(self.points)
@@ -106,12 +111,14 @@ class FaceMesh:
         with quiet():
             self._find = _solutions() if task is None else _networks(task)
             self._find(np.zeros((256, 256, 3), np.uint8))
+        self.runtime: str = getattr(self._find, "runtime", "MediaPipe")
+        self._follow: Follow | None = getattr(self._find, "follow", None)
 
     def detect(self, pixels: UInt8[np.ndarray, "height width 3"], roi: Float[np.ndarray, " 4"]) -> Mesh | None:
         """The face in the square ``roi`` (x0 y0 x1 y1 in pixels, may reach outside: black) of an RGB picture."""
         origin, side = _square(roi)
         with nullcontext() if self._warm else quiet():
-            found = self._find(shrink(cut_square(pixels, origin, side), max(1, side // FULL_SIDE)))
+            found = self._find(shrink(cut_square(pixels, origin, side), halved(side, FULL_SIDE)))
         if found is None:
             return None
         self._warm = True
@@ -120,16 +127,35 @@ class FaceMesh:
         points[:, :2] += origin
         return Mesh(points, shapes)
 
+    def follow(self, pixels: UInt8[np.ndarray, "height width 3"], last: Mesh) -> Mesh | None:
+        """The face that had the mesh ``last`` in the frame before. None where it is not there any more, or where the
+        model at hand cannot follow: then ``detect`` has to look."""
+        if self._follow is None:
+            return None
+        longer = float((last.box[2:] - last.box[:2]).max())
+        times = halved(longer, FOLLOW_SIDE)
+        origin, side = (last.box[:2] + last.box[2:] - FOLLOW_SCALE * longer) / 2, FOLLOW_SCALE * longer
+        x0, y0 = np.clip(origin, 0, pixels.shape[1::-1]).astype(int)
+        x1, y1 = np.clip(origin + side, 0, pixels.shape[1::-1]).astype(int)
+        part = pixels[y0 : y1 - (y1 - y0) % times, x0 : x1 - (x1 - x0) % times]
+        if part.size == 0:
+            return None
+        small = part if times == 1 else shrink(part, times)
+        found = self._follow(small, (last.points - [x0, y0, 0]) / times)
+        return None if found is None else Mesh(found[0] * times + [x0, y0, 0], found[1])
+
 
 Found = tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, " 52"] | None]
 """Points in sides of the region, and blendshapes."""
 Find = Callable[[UInt8[np.ndarray, "side side 3"]], Found | None]
+Follow = Callable[[UInt8[np.ndarray, "height width 3"], Float[np.ndarray, "478 3"]], Found | None]
+"""From a picture and the points a frame ago; all points in its pixels."""
 
 
 def mesh_box(points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, " 4"]:
     """Tight box x0 y0 x1 y1 around a mesh."""
-    xy = points[:, :2]
-    return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+    xy = np.ascontiguousarray(points[:, :2].T)  # numpy is quick along the last axis only
+    return np.concatenate([xy.min(axis=1), xy.max(axis=1)])
 
 
 def ibug68(points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, "68 2"]:
@@ -141,28 +167,42 @@ def cut_square(
     pixels: UInt8[np.ndarray, "height width 3"], origin: tuple[int, int], side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
     """The square at ``origin`` (x, y); black outside the picture."""
-    height, width = pixels.shape[:2]
-    x0, y0 = origin
-    left, top = max(-x0, 0), max(-y0, 0)
-    right, bottom = max(x0 + side - width, 0), max(y0 + side - height, 0)
-    inside = pixels[y0 + top : y0 + side - bottom, x0 + left : x0 + side - right]
-    if not (left or top or right or bottom):
+    (x0, y0), (height, width) = origin, pixels.shape[:2]
+    (left, right), (top, bottom) = _inside(x0, side, width), _inside(y0, side, height)
+    inside = pixels[y0 + top : y0 + bottom, x0 + left : x0 + right]
+    if inside.shape[:2] == (side, side):
         return inside
-    return np.asarray(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT))
+    if inside.size == 0:
+        return np.zeros((side, side, 3), np.uint8)
+    return np.asarray(cv2.copyMakeBorder(inside, top, side - bottom, left, side - right, cv2.BORDER_CONSTANT))
 
 
-def shrink(picture: UInt8[np.ndarray, "side side 3"], times: int) -> UInt8[np.ndarray, "small small 3"]:
-    """A square picture whose side is a multiple of ``times``, so many times smaller (OpenCV is quick at this only)."""
-    if times == 1:
-        return np.ascontiguousarray(picture)
-    small = len(picture) // times
-    return np.asarray(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA))
+def _inside(start: int, side: int, length: int) -> tuple[int, int]:
+    """Which of ``side`` pixels from ``start`` on lie in a picture of this length: the first, and the one after."""
+    first = min(max(-start, 0), side)
+    return first, max(first, min(side, length - start))
+
+
+def halved(side: float, least: float) -> int:
+    """The largest power of two by which ``side`` can be divided and keep ``least``; at least 1."""
+    times = 1
+    while side >= 2 * times * least:
+        times *= 2
+    return times
+
+
+def shrink(picture: UInt8[np.ndarray, "height width 3"], times: int) -> UInt8[np.ndarray, "small_height small_width 3"]:
+    """A picture ``times``, a power of two that divides its sides, smaller (OpenCV is quick at halving only)."""
+    while times > 1:
+        size = (picture.shape[1] // 2, picture.shape[0] // 2)
+        picture, times = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA)), times // 2
+    return np.ascontiguousarray(picture)
 
 
 def _square(roi: Float[np.ndarray, " 4"]) -> tuple[tuple[int, int], int]:
     """Corner and side in whole pixels; the side can be divided by what it will be shrunk by."""
     side = max(round(float(roi[2] - roi[0])), 2)
-    side -= side % max(1, side // FULL_SIDE)
+    side -= side % halved(side, FULL_SIDE)
     return (round(float(roi[0])), round(float(roi[1]))), side
 
 

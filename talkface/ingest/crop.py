@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkface.annotate.landmarks import cut_square, shrink
+from talkface.annotate.landmarks import cut_square, halved, shrink
 from talkface.config import Pack
 from talkface.errors import RunError
 
@@ -67,7 +67,7 @@ class Region:
         crop = self._wanted(self.covered([box]))
         side = min(crop * WANDER, float(max(self._picture.max(), crop)))
         most = round(self._size * side / crop)
-        self._times = max(1, int(side) // most)
+        self._times = halved(side, most)
         side = max(2, round(side / self._times)) * self._times
         self.kept = min(side // self._times, most)
         x, y = _inside((box[:2] + box[2:]) / 2 - side / 2, side, self._picture).round()

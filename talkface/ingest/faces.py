@@ -1,7 +1,7 @@
 """Finding faces and following each through a shot.
 
 A detector looks at the whole picture now and then; in between, the mesh of each face is found around where it was a
-frame ago, which is cheaper and steadier. A track is one face in one shot.
+frame ago, which is cheaper and steadier. A track is one face in one shot. All that is remembered belongs to a track.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +88,8 @@ class _Track:
     score: float
     seen_ns: int
     lost: bool = False
+    mesh: Mesh | None = None
+    """The last mesh, if the next frame's may be looked for around it."""
 
 
 class Tracker:
@@ -120,21 +122,33 @@ class Tracker:
 
     def _follow(self, pixels: np.ndarray, pts_ns: int) -> dict[int, Mesh]:
         """Mesh by track, of the tracks whose face is near where it was."""
-        meshes = {t.number: m for t in self._tracks if (m := self._near(pixels, t.box)) is not None}
+        meshes = {t.number: m for t in self._tracks if (m := self._near(pixels, t.box, t.mesh)) is not None}
         meshes = self._one_each(meshes)
         for track in self._tracks:
             self._mark(track, meshes.get(track.number), pts_ns)
         return meshes
 
-    def _near(self, pixels: np.ndarray, box: Box) -> Mesh | None:
-        """The mesh of the face that was at ``box``; a second try with another region where it is not found."""
+    def _near(self, pixels: np.ndarray, box: Box, last: Mesh | None = None) -> Mesh | None:
+        """The mesh of the face that was at ``box``, and had the mesh ``last``, a frame ago."""
         with self._clock("mesh"):
-            mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE))
-            if mesh is None:
-                mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE_MISSED))
-            elif overlap(mesh.box, box) < MIN_OVERLAP:
-                mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE_OTHER))
-        return mesh if mesh is not None and overlap(mesh.box, box) >= MIN_OVERLAP else None
+            mesh = None if last is None else self._mesh.follow(pixels, last)
+            if mesh is None or overlap(mesh.box, box) < MIN_OVERLAP:
+                mesh = self._look_near(pixels, box)
+        return mesh
+
+    def _look_near(self, pixels: np.ndarray, box: Box) -> Mesh | None:
+        """The mesh of the face at ``box``; a second try with another region where it is not found.
+
+        It is then found once more as it will be in the frames to come, so that it does not jump in the second one.
+        """
+        mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE))
+        if mesh is None:
+            mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE_MISSED))
+        elif overlap(mesh.box, box) < MIN_OVERLAP:
+            mesh = self._mesh.detect(pixels, square_around(box, ROI_SCALE_OTHER))
+        if mesh is None or overlap(mesh.box, box) < MIN_OVERLAP:
+            return None
+        return self._mesh.follow(pixels, mesh) or mesh
 
     def _one_each(self, meshes: dict[int, Mesh]) -> dict[int, Mesh]:
         """Where two tracks hold one face, it belongs to the one that it moved least from."""
@@ -146,7 +160,7 @@ class Tracker:
         return kept
 
     def _mark(self, track: _Track, mesh: Mesh | None, pts_ns: int) -> None:
-        track.lost = mesh is None
+        track.lost, track.mesh = mesh is None, mesh
         if mesh is not None:
             track.box, track.seen_ns = mesh.box, pts_ns
 
@@ -154,7 +168,11 @@ class Tracker:
         """Detect; bring back lost tracks, open new ones. Adds to ``meshes``; returns boxes of faces without a mesh."""
         with self._clock("detect"):
             found = list(self._detector.detect(pixels))
-        found = [f for f in found if not self._is_known(f)]
+        owners = [self._known(f) for f in found]
+        for followed in self._tracks:
+            if not any(followed is owner for owner in owners):
+                followed.mesh = None  # the detector sees no face here: it is looked for anew, not followed
+        found = [f for f, owner in zip(found, owners, strict=True) if owner is None]
         boxes: dict[int, Box] = {}
         unclear = False
         for lost, face in self._match([t for t in self._tracks if t.lost], found):
@@ -181,13 +199,13 @@ class Tracker:
         self._tracks.append(_Track(self._opened, mesh.box, float(face[4]), seen_ns=0))
         return self._tracks[-1]
 
-    def _is_known(self, face: Float[np.ndarray, " 5"]) -> bool:
-        """Whether a detection is a face that is being followed; its score is taken over."""
+    def _known(self, face: Float[np.ndarray, " 5"]) -> _Track | None:
+        """The track that follows this detection's face, if any; its score is taken over."""
         for track in self._tracks:
             if not track.lost and same_face(face[:4], track.box):
                 track.score = float(face[4])
-                return True
-        return False
+                return track
+        return None
 
     def _match(
         self, lost: Sequence[_Track], found: Sequence[Float[np.ndarray, " 5"]]
@@ -304,7 +322,7 @@ def _mediapipe(config: config.Faces) -> Find:
                 corners = [box.xmin, box.ymin, box.xmin + box.width, box.ymin + box.height]
                 scaled = np.multiply(corners, [width, height] * 2) + [x, y] * 2
                 found = np.array([*scaled, face.score[0]], np.float32)
-                if not any(covers(k, found) for k in kept):
+                if not any(covers(k[:4], found[:4]) for k in kept):
                     kept.append(found)
         return np.array(kept, np.float32).reshape(-1, 5)
 

@@ -149,7 +149,7 @@ def test_faces_of_forty_pixels(yunet: Detector, media: Path, mesh: FaceMesh) -> 
     for name in ("LivePortrait__d11.mp4", "LipNet__bbaf2n.mpg", "video-retalking__face2.mp4"):
         person = frames(media / "talking" / name, 20, 21)[0].rgb
         box = Tracker(yunet, mesh, FACES).push(person, 0, new_shot=True)[0].box
-        scale = 42 / max(box[2:4] - box[:2])
+        scale = 43 / max(box[2:4] - box[:2])
         small = cv2.resize(person, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         for x, y in ((100, 100), (903, 401), (1507, 777)):
             picture = background.copy()
