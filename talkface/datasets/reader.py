@@ -162,6 +162,13 @@ class Dataset:
             self._indices[sidecar.info.name] = sidecar.places(self.folder, self.table("clips"))
         return self._indices[sidecar.info.name]
 
+    def refuse_stale(self, name: str) -> None:
+        """Raise DatasetError if a stale sidecar has a column or a score of this name."""
+        for sidecar in self.sidecars.values():
+            record = sidecar.info.annotator()
+            if sidecar.stale and name in (*record.columns, *record.scores):
+                raise DatasetError(sidecar.stale)
+
     def locate(self, members: Sequence[str]) -> None:
         """Read now where these members lie: copies in other processes need not do it again."""
         for member in members:
@@ -208,7 +215,7 @@ class Dataset:
         for spec in self.specs():
             if spec.name == column:
                 return spec
-        self._index_of(schema.member_name(column))
+        self.refuse_stale(column)
         names = ", ".join(s.name for s in self.specs())
         raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}.{_how_to_add(self.url, column)}")
 

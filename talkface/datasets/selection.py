@@ -111,11 +111,15 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def check_selection(dataset: "Dataset", selection: Selection) -> None:
-    """Raise ConfigError for a score or a key that the dataset does not have, naming the nearest."""
+    """Raise ConfigError for a score or a key that the dataset does not have, naming the nearest.
+
+    Raises DatasetError for a score of a stale sidecar.
+    """
     where = dataset.folder.path(FILE)
     scores = score_names(dataset.clips) if selection.thresholds else []
     for name in selection.thresholds:
         if name not in scores:
+            dataset.refuse_stale(name)
             raise ConfigError(f"{where}: no score named {name!r}. Did you mean {nearest(name, scores)!r}?")
     known = set(known_keys(dataset)) if selection.marks else set()
     for key in selection.marks:

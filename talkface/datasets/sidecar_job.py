@@ -24,6 +24,7 @@ from talkface.datasets.reader import Dataset
 from talkface.datasets.shards import ShardReader, Wanted
 from talkface.datasets.sidecar import (
     SidecarInfo,
+    find_sidecars,
     hash_of_shards,
     manifest,
     packs_url,
@@ -46,7 +47,7 @@ from talkface.datasets.sidecar_unit import (
 from talkface.errors import ConfigError, DatasetError
 from talkface.licences import Use, require_use
 from talkface.run import Outcome, map_units
-from talkface.store import Folder, TarWriter, npy, read_pack_index, table_bytes
+from talkface.store import Folder, TarWriter, npy, read_pack_index, sha256_of, table_bytes
 from talkface.weights import Models
 
 UNIT_SECONDS: Final = 60.0
@@ -125,6 +126,30 @@ def annotate_dataset(
         _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)
         for annotator in annotators
     ]
+
+
+def remake(url: str, name: str, models: Models, *, workers: int = 1) -> Made:
+    """Write a sidecar anew, with the settings that it was made with: from its packs, and by annotating what they lack.
+
+    Raises as `annotate_dataset`.
+    """
+    folder, before = Folder(url), find_sidecars(Folder(url)).get(name)
+    packs = Folder(packs_url(folder, name))
+    for file in packs.names("", ".json"):
+        if not _is_whole(packs, pack := file.removesuffix(".json")):
+            packs.remove(file)
+            packs.remove(f"{pack}.tar")
+    folder.remove(record_path(name))
+    settings = {} if before is None else {name: before.info.config}
+    return annotate_dataset(url, [name], settings, models, workers=workers)[-1]
+
+
+def _is_whole(packs: Folder, pack: str) -> bool:
+    index = read_pack_index(packs, pack)
+    if index is None:
+        return False
+    with packs.open(f"{pack}.tar") as file:
+        return bool(sha256_of(file) == index["sha256"])
 
 
 def to_make(dataset: Dataset, names: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ def verify(url: str, *, readers: bool = True, sidecars: bool = True) -> list[Pro
     and (``sidecars``) the same of every sidecar.
     """
     try:
-        dataset = Dataset(url)
+        dataset = Dataset(url, sidecars=())
         shards = dataset.table("shards").to_pylist()
         problems = [p for shard in shards for p in _check_shard(dataset, shard)]
         problems += _check_manifests(dataset, shards)
@@ -37,7 +37,7 @@ def verify(url: str, *, readers: bool = True, sidecars: bool = True) -> list[Pro
         problems += _check_duplicates(dataset)
     if readers and all(p.note for p in problems) and dataset.folder.is_local and shards:
         problems += check_readers(dataset.folder, [s["shard"] for s in shards], dataset.info)
-    return problems + (verify_sidecars(dataset, readers=readers) if sidecars else [])
+    return problems + (verify_sidecars(Dataset(url), readers=readers) if sidecars else [])
 
 
 def _check_manifests(dataset: Dataset, shards: list[dict[str, Any]]) -> Iterator[Problem]:

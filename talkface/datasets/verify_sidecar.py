@@ -34,6 +34,11 @@ def verify_sidecars(dataset: Dataset, *, readers: bool = True) -> list[Problem]:
     return unfinished + [p for s in sidecars.values() for p in verify_sidecar(dataset, s, readers=readers)]
 
 
+def broken_sidecars(dataset: Dataset) -> list[str]:
+    """Names of the sidecars that something is wrong with."""
+    return [name for name, s in dataset.sidecars.items() if verify_sidecar(dataset, s)]
+
+
 def verify_sidecar(dataset: Dataset, sidecar: Sidecar, *, readers: bool = True) -> list[Problem]:
     """All that is wrong with one sidecar."""
     if sidecar.stale:
