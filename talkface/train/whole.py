@@ -26,8 +26,8 @@ def optimizer_of(
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """An optimizer's tensors as ``parameter|part``, and its groups as plain values."""
     state: Any = dcp.get_optimizer_state_dict(model, optimizer, options=WHOLE)
-    tensors = {f"{name}|{part}": value for name, of in state["state"].items() for part, value in of.items()}
-    return tensors, state["param_groups"]
+    tensors = {f"{name}|{part}": value for name, of in state.get("state", {}).items() for part, value in of.items()}
+    return tensors, state.get("param_groups", [])
 
 
 def set_optimizer(
