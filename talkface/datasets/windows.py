@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int16, Int64, UInt8
 
 from talkface.clip import NS, ColumnSpec, finite_rows, ns_to_samples
 from talkface.datasets import schema
+from talkface.datasets.augment import ON_PICTURE, check_mirror, light, mirror
 from talkface.datasets.reader import Dataset, Sample, clock_of, decode_sound
 from talkface.datasets.resample import resample_column
 from talkface.errors import ConfigError, DatasetError
@@ -23,9 +24,6 @@ from talkface.vocab import SAMPLE_RATE
 SLACK_NS = 1_000_000
 """Containers round to milliseconds: a frame due in a clip's last millisecond is not counted as part of it."""
 
-ON_PICTURE = ("box", "lm", "lm68")
-"""Columns in source pixels, which follow the picture where pictures are asked for."""
-
 Pad = Literal["never", "short", "tail"]
 
 
@@ -34,16 +32,18 @@ class Pictures:
     """The video's frames: a square part of the crop, resized.
 
     ``size`` is the side in pixels, ``part`` the middle of the crop that is kept (1.0: all). ``zoom`` is the largest
-    share that is cut off at random, from sides drawn at random too; one draw a window.
+    share that is cut off at random, from sides drawn at random too; ``light`` the largest change of brightness,
+    contrast and colour. One draw a window.
     """
 
     size: int = 256
     part: float = 1.0
     zoom: float = 0.0
+    light: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.size > 0 and 0 < self.part <= 1 and 0 <= self.zoom < 1):
-            raise ConfigError(f"{self}: expected size > 0, 0 < part <= 1 and 0 <= zoom < 1")
+        if not (self.size > 0 and 0 < self.part <= 1 and 0 <= self.zoom < 1 and 0 <= self.light < 1):
+            raise ConfigError(f"{self}: expected size > 0, 0 < part <= 1, 0 <= zoom < 1 and 0 <= light < 1")
 
     def square(self, side: int, rng: np.random.Generator) -> tuple[int, int, int]:
         """x, y and side of the part to keep of a crop with ``side`` pixels."""
@@ -121,7 +121,11 @@ class Windows:
     - columns without a clock as they are;
     - ``sound`` float32 in -1..1, round(length / fps x 16000) samples, zeros past the end (``sound=True``);
     - ``frames`` uint8 (length, size, size, 3), the nearest in time, black where padded, and ``frame_index`` (length,),
-      -1 there (``pictures=``); ``box``, ``lm`` and ``lm68`` are then in these pictures' pixels, else in the source's.
+      -1 there (``pictures=``); ``box``, ``lm``, ``lm68`` and ``fan`` are then in these pictures' pixels, else in the
+      source's.
+
+    ``mirror`` is the share of windows that come as a mirror shows them: pictures, points, blendshapes and head alike;
+    ``mirrored`` in the window says so.
 
     ``valid[i]`` says that frame i lies in the clip and that no frame column is missing there as a whole. What is
     missing is NaN, or ``fill`` where it is set.
@@ -136,6 +140,7 @@ class Windows:
     sound_rows: Literal["native", "frames"] = "native"
     pictures: Pictures | None = None
     fill: float | None = None
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
@@ -145,6 +150,8 @@ class Windows:
             )
         if self.pad not in ("never", "short", "tail") or self.sound_rows not in ("native", "frames"):
             raise ConfigError(f"pad is never, short or tail; sound_rows native or frames; got {self}")
+        if not 0 <= self.mirror <= 1:
+            raise ConfigError(f"mirror is a share of windows, 0 to 1; got {self.mirror}")
         if taken := {"pts", "valid"} & set(self.columns):
             raise ConfigError(f"{', '.join(taken)}: every window says which of its frames are valid, and their times")
 
@@ -188,7 +195,10 @@ class Windows:
         """The columns to read, by member. Raises ConfigError for one that the dataset does not have."""
         if self.pictures is not None and not dataset.info.has_video:
             raise ConfigError(f"{dataset.url}: was made without pictures")
-        return {schema.member_name(c): dataset.spec(c) for c in dict.fromkeys(("pts", *self.columns))}
+        found = {schema.member_name(c): dataset.spec(c) for c in dict.fromkeys(("pts", *self.columns))}
+        if self.mirror:
+            check_mirror(found.values(), pictures=self.pictures is not None)
+        return found
 
     def members(self, dataset: Dataset) -> tuple[str, ...]:
         """All members to read."""
@@ -200,7 +210,7 @@ class Windows:
         return ClipData(dataset, row, dataset.read([row], self.members(dataset))[0], self.specs(dataset))
 
     def of(self, dataset: Dataset, key: str, rng: np.random.Generator | None = None) -> Iterator[Sample]:
-        """All windows of one clip. ``rng`` is for the pictures' zoom."""
+        """All windows of one clip. ``rng`` draws zoom, light and mirror."""
         row = dataset.row(key)
         clip = self.open(dataset, row)
         for first in self.plan(dataset.clips.slice(row, 1)).first.tolist():
@@ -234,6 +244,10 @@ class Windows:
             window["sound"] = self._sound(clip, int(times[0]))
         if self.pictures is not None:
             self._add_pictures(window, clip, inside, rng)
+        if self.mirror:
+            window["mirrored"] = np.bool_(rng.random() < self.mirror)
+            if window["mirrored"]:
+                window = mirror(window, self.pictures.size if self.pictures else 0)
         if self.fill is not None:
             for name in self.columns:
                 if window[name].dtype.kind == "f":
@@ -266,7 +280,10 @@ class Windows:
         x, y, side = self.pictures.square(frames.shape[1], rng)
         small = [_resize(f[y : y + side, x : x + side], size) for f in frames]
         window["frames"] = np.zeros((self.length, size, size, 3), np.uint8)
-        window["frames"][inside] = np.stack(small)[place]
+        shown = np.stack(small)
+        if self.pictures.light:
+            shown = light(shown, self.pictures.light, rng)
+        window["frames"][inside] = shown[place]
         window["frame_index"] = index
         scale = size / side
         # Coordinates are continuous and the first pixel spans 0..1, so that sizes and coordinates scale alike.
