@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from talkface.commands._options import INTERRUPTED, worker_count
+
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
 ]
@@ -36,7 +38,6 @@ def command(
     """
     import torch
 
-    from talkface.commands._options import worker_count
     from talkface.console import console, errors
     from talkface.train.base import configure
     from talkface.train.data import split
@@ -47,12 +48,7 @@ def command(
     used = min(4, worker_count(None) - 1) if workers is None else workers
     clips, held = split(data, hold_out)
     try:
-        found = train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, say=console.print)
+        train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, say=console.print)
     except KeyboardInterrupt:
         errors.print("Stopped. The last checkpoint is kept; go on with --resume.")
-        raise typer.Exit(130) from None
-    best = f"; best on what is held out: step {found.best['step']}, loss {found.best['loss']:.4f}" if found.best else ""
-    console.print(
-        f"{found.step} steps, loss {found.loss:.4f}{best}; {found.steps_a_second:.2f} steps/s, "
-        f"{found.data_wait:.1%} of the time waiting for data\nrun: {out}"
-    )
+        raise typer.Exit(INTERRUPTED) from None

@@ -5,6 +5,7 @@ whose name starts with an underscore are helpers and are not discovered.
 """
 
 import importlib
+import math
 import pkgutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
-from jaxtyping import UInt8
-from numpy import ndarray
+from jaxtyping import Float32, Int16, UInt8
 from pydantic import Field
 
 import talkface.train.tasks
@@ -24,6 +25,8 @@ from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError
+from talkface.motion import Motion
+from talkface.vocab import SAMPLE_RATE
 
 Facts = dict[str, Any]
 """What a task learned from the data before training, as plain JSON: channel names, units, normalisation, schedule."""
@@ -101,7 +104,7 @@ class Task(Protocol):
     ``evaluate`` sees held-out batches and returns numbers to log, ``loss`` among them: the smallest is the best
     checkpoint. ``picture`` draws what the model does now.
 
-    A task that makes something has ``sample`` as well (see train/sample.py).
+    A task that makes motion is a `Generator` as well, one that betters motion a `Refiner`.
     """
 
     version: ClassVar[int]
@@ -123,7 +126,50 @@ class Task(Protocol):
 
     def picture(
         self, model: torch.nn.Module, batch: Batch, draw: torch.Generator
-    ) -> UInt8[ndarray, "height width 3"]: ...
+    ) -> UInt8[np.ndarray, "height width 3"]: ...
+
+
+@dataclass(frozen=True)
+class Style:
+    """Frames that show how to look: ``arkit`` and ``head`` (quaternion and translation) of frames with a face."""
+
+    arkit: Float32[np.ndarray, "some 52"]
+    head: Float32[np.ndarray, "some 7"]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Sound to speak to: 16 kHz samples, and columns by name on their own clocks, which go on with silence after its
+    end."""
+
+    samples: Int16[np.ndarray, " samples"]
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
+
+    def frames(self, fps: float) -> int:
+        """How many frames it lasts, one at least."""
+        return max(math.ceil(self.seconds * fps - 1e-6), 1)
+
+
+class Generator(Task, Protocol):
+    """A task that makes motion. ``how`` is the task's own settings of sampling, one motion a variant comes back.
+
+    The facts of a task that listens have ``sound``, as `features.SoundFacts` writes them.
+    """
+
+    def sample(
+        self, net: torch.nn.Module, speech: Speech, style: Style, draw: torch.Generator, how: Any, *, variants: int = 1
+    ) -> list[Motion]: ...
+
+
+class Refiner(Task, Protocol):
+    """A task that betters motion: it changes the channels it owns and nothing else."""
+
+    def refine(self, net: torch.nn.Module, motion: Motion, speech: Speech, style: Style) -> Motion: ...
 
 
 @cache

@@ -1,17 +1,26 @@
 """Sound features as a network sees them: rows around each frame, normalised, with a flag for what is missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int16, Int64
 
-from talkface.clip import ColumnSpec
+from talkface.annotate.base import ClipView, make_annotator, producer
+from talkface.clip import Clip, ColumnSpec, FrameTable, Source, Timeline, samples_to_ns
 from talkface.datasets.reader import Dataset
 from talkface.datasets.schema import column_from, spec_dict
-from talkface.train.base import Facts
-from talkface.train.sound import rows_around
+from talkface.datasets.windows import Windows
+from talkface.errors import ConfigError
+from talkface.train.base import Facts, Speech
+from talkface.train.sound import rows_around, window_rows
+from talkface.vocab import SAMPLE_RATE
+from talkface.weights import Models
+
+SILENCE_AFTER: Final = 4.0
+"""Seconds of silence that follow a sound, so that its last window has all of its rows."""
 
 OFFSETS: Final = {"mel": (-3, -2, -1, 0, 1, 2, 3), "w2v": (0,), "ctc": (-1, 0, 1)}
 """Rows around a frame that a network sees: at 80 rows a second a frame of 25 spans 3.2 of them."""
@@ -19,12 +28,15 @@ OFFSETS: Final = {"mel": (-3, -2, -1, 0, 1, 2, 3), "w2v": (0,), "ctc": (-1, 0, 1
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """A column on the sound's clock, its normalisation a feature, and the rows around a frame that are used."""
+    """A column on the sound's clock, its normalisation, the rows around a frame that are used, and the annotator that
+    makes it with its settings."""
 
     spec: ColumnSpec
     mean: Float32[np.ndarray, " features"]
     std: Float32[np.ndarray, " features"]
     offsets: tuple[float, ...]
+    annotator: str
+    settings: dict[str, Any]
 
     @property
     def width(self) -> int:
@@ -35,6 +47,8 @@ class SoundFacts:
     def learn(cls, dataset: Dataset, column: str, *, clips: int = 1000) -> Self:
         """From all clips of a dataset, or ``clips`` of them, evenly spaced."""
         spec = dataset.spec(column)
+        if len(spec.shape) != 1:
+            raise ConfigError(f"{dataset.url}: {column} has shape {spec.shape} a row; one vector a row is needed.")
         count, total, square = 0, np.zeros(spec.shape), np.zeros(spec.shape)
         for row in np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).astype(int)).tolist():
             values = dataset.views([row], [column])[0][column].astype(np.float64)
@@ -42,18 +56,20 @@ class SoundFacts:
             count, total, square = count + len(values), total + values.sum(0), square + (values**2).sum(0)
         mean = total / max(count, 1)
         std = np.sqrt(np.maximum(square / max(count, 1) - mean**2, 1e-6))
-        return cls(spec, mean.astype(np.float32), std.astype(np.float32), OFFSETS[column])
+        return cls(spec, mean.astype(np.float32), std.astype(np.float32), OFFSETS[column], *_maker(dataset, column))
 
     def facts(self) -> Facts:
         """As plain JSON."""
         numbers = {k: [float(v) for v in getattr(self, k)] for k in ("mean", "std", "offsets")}
-        return {"column": spec_dict(self.spec), **numbers}
+        return {"column": spec_dict(self.spec), **numbers, "annotator": self.annotator, "settings": self.settings}
 
     @classmethod
     def of(cls, facts: Facts) -> Self:
         """From what `facts` gave."""
         mean, std = (np.array(facts[k], np.float32) for k in ("mean", "std"))
-        return cls(column_from(facts["column"]), mean, std, tuple(facts["offsets"]))
+        return cls(
+            column_from(facts["column"]), mean, std, tuple(facts["offsets"]), facts["annotator"], facts["settings"]
+        )
 
     def of_window(
         self, rows: Float[torch.Tensor, "batch rows features"], times_ns: Int64[torch.Tensor, "batch frames"]
@@ -64,3 +80,39 @@ class SoundFacts:
         flat = around.flatten(2)
         there = torch.isfinite(flat).all(-1, keepdim=True)
         return torch.cat([flat.nan_to_num(0.0), there.to(flat)], dim=-1)
+
+    def of_sound(
+        self, rows: np.ndarray, first: int, windows: Windows, device: torch.device
+    ) -> Float[torch.Tensor, "1 frames width"]:
+        """What the network sees of the window that starts with frame ``first`` of a whole sound's column."""
+        times = torch.from_numpy(windows.times_ns(first))[None]
+        cut = window_rows(torch.from_numpy(rows).float(), self.spec, int(times[0, 0]), windows.length, windows.fps)
+        return self.of_window(cut[None].to(device), times.to(device))
+
+
+def _maker(dataset: Dataset, column: str) -> tuple[str, dict[str, Any]]:
+    """The annotator of a column, and the settings it had."""
+    name = producer(column)
+    record = dataset.info.annotators.get(name)
+    return name, dict(record.config) if record else {}
+
+
+def speech_of(samples: Int16[np.ndarray, " samples"], wanted: Sequence[SoundFacts], models: Models) -> Speech:
+    """Sound with the columns that models were trained on, made by the same annotators with the same settings."""
+    after = np.zeros(round(SILENCE_AFTER * SAMPLE_RATE), np.int16)
+    padded = np.concatenate([samples, after])
+    columns = {w.spec.name: _annotate(padded, w, models) for w in wanted}
+    return Speech(samples, columns)
+
+
+def _annotate(samples: Int16[np.ndarray, " samples"], wanted: SoundFacts, models: Models) -> np.ndarray:
+    annotator: Any = make_annotator(wanted.annotator, wanted.settings)
+    annotator.open(models)
+    nowhere = Source(uri="", name="", sha256="", size=0, layout="plain")
+    clip = Clip(
+        key="speech", source=nowhere, start_ns=0, end_ns=samples_to_ns(len(samples)), track=0, shot=0,
+        crop=np.eye(2, 3), crop_size=1,
+    )  # fmt: skip
+    view = ClipView(clip, FrameTable(Timeline(np.zeros(0, np.int64)), {}), samples, has_sound=True)
+    made: np.ndarray = annotator.clip(view).columns[wanted.spec.name]
+    return made

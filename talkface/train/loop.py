@@ -46,6 +46,13 @@ class Result:
     steps_a_second: float
     data_wait: float
 
+    def __str__(self) -> str:
+        best = (
+            f"; best on what is held out: step {self.best['step']}, loss {self.best['loss']:.4f}" if self.best else ""
+        )
+        speed = f"{self.steps_a_second:.2f} steps/s, {self.data_wait:.1%} of the time waiting for data"
+        return f"{self.step} steps, loss {self.loss:.4f}{best}; {speed}"
+
 
 def train(
     name: str,
@@ -65,7 +72,11 @@ def train(
     """
     accelerator = Accelerator(cpu=cpu, mixed_precision=_precision(config.training, cpu))
     with Folder(out).lock() if accelerator.is_main_process else nullcontext():
-        return Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say).to_the_end(workers)
+        say = say if accelerator.is_main_process else _silent
+        run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say)
+        result = run.to_the_end(workers)
+        say(f"{result}\nrun: {out}")
+        return result
 
 
 class Run:
@@ -85,7 +96,6 @@ class Run:
             accelerator,
         )
         self.device, self.is_main = accelerator.device, accelerator.is_main_process
-        say = say if self.is_main else _silent
         self.data = {"url": dataset.url, "hash": checkpoint.dataset_hash(dataset, config.needs)}
         path = _earlier(out, resume)
         about = None if path is None else About.read(path)

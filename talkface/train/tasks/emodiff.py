@@ -16,8 +16,9 @@ from talkface.config import Strict
 from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.datasets.windows import Windows
+from talkface.motion import Motion, steady_pts
 from talkface.render.overlay import curves
-from talkface.train.base import Facts, Step, TaskConfig, Training
+from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
 from talkface.train.diffusion import (
     Noise,
     Sampler,
@@ -243,6 +244,20 @@ class Task:
             parts.append(made if k == 0 else made[:, 1:])
             initial = made[:, -1] if how.feedback else draw_frames(pool, 1, draw)[:, 0]
         return torch.cat(parts, dim=1)[:, :frames]
+
+    def sample(
+        self, net: torch.nn.Module, speech: Speech, style: Style, draw: torch.Generator, how: Sampling, *,
+        variants: int = 1,
+    ) -> list[Motion]:  # fmt: skip
+        """Motion for a sound of any length, in the style of some frames; variants are drawn together."""
+        frames, windows = speech.frames(self.config.rate), self.config.windows
+        rows = speech.columns[self.config.sound]
+        starts = window_starts(frames, self.config.frames)
+        sound = [self.sound.of_sound(rows, first, windows, draw.device) for first in starts]
+        pool = self.state.of_arrays(style.arkit, style.head).to(draw.device)
+        made = self.long(net, sound, pool, frames, draw, how, variants=variants)
+        pts = steady_pts(frames, self.config.rate)
+        return [self.state.motion(one, pts, self.config.rate) for one in made]
 
 
 def window_starts(frames: int, n: int) -> list[int]:

@@ -1,0 +1,174 @@
+"""From checkpoints, a sound and a style to motion."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Int16
+
+from talkface import __version__
+from talkface.clip import NS, finite_rows
+from talkface.config import Cut, Ingest, Pack
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError, SourceError
+from talkface.ingest import job
+from talkface.ingest.scan import scan
+from talkface.media import probe, read_sound
+from talkface.motion import Motion
+from talkface.store import PACKS, Folder, from_npy, tar_members
+from talkface.train.base import Generator, Refiner, Speech, Style
+from talkface.train.checkpoint import Model
+from talkface.train.features import SoundFacts, speech_of
+from talkface.vocab import EMOTIONS
+from talkface.weights import Models
+
+MOST_CLIPS = 32
+"""Clips whose frames are taken together where a style is given by its labels."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What sampling gave, and how fast: seconds of motion (all variants) a second."""
+
+    motions: list[Motion]
+    times_real_time: float
+
+
+def sample(
+    model: Model,
+    speech: Speech,
+    style: Style,
+    how: Any,
+    *,
+    lip: Model | None = None,
+    seed: int = 0,
+    variants: int = 1,
+    about: Mapping[str, Any] | None = None,
+) -> Made:
+    """Draw motion from a model, its mouth refined by ``lip`` if there is one. The same seed gives the same motion.
+
+    Every motion says in its provenance that it is synthetic, and what made it.
+    """
+    if not hasattr(model.task, "sample"):
+        raise ConfigError(f"a run of {model.about.task} makes no motion: give --run one of emodiff.")
+    if lip is not None and not hasattr(lip.task, "refine"):
+        raise ConfigError(f"a run of {lip.about.task} refines no motion: give --lip one of lip.")
+    device = next(model.net.parameters()).device
+    draw = torch.Generator(device).manual_seed(seed)
+    began = time.perf_counter()
+    made = cast(Generator, model.task).sample(model.net, speech, style, draw, how, variants=variants)
+    if lip is not None:
+        made = [cast(Refiner, lip.task).refine(lip.net, motion, speech, style) for motion in made]
+    spent = time.perf_counter() - began
+    known = {
+        "synthetic": True, "talkface": __version__, "task": model.about.task, "checkpoint": model.digest,
+        "step": model.about.step, "lip": None if lip is None else lip.digest, "style": style.name, "seed": seed,
+        "sound_sha256": hashlib.sha256(speech.samples.tobytes()).hexdigest(), "sampling": how.model_dump(mode="json"),
+        **(about or {}),
+    }  # fmt: skip
+    motions = [replace(m, provenance=known | {"variant": number}) for number, m in enumerate(made)]
+    return Made(motions, variants * speech.seconds / max(spent, 1e-9))
+
+
+def read_speech(path: str, wanted: Sequence[Model], models: Models) -> Speech:
+    """Any sound file or video as speech for some models. Raises MediaError; SourceError where there is no sound."""
+    duration = probe(path, sound_only=True).duration
+    sound = read_sound(path, 0, round(duration * NS))
+    if not sound.present or len(sound.samples) == 0:
+        raise SourceError(f"{path}: no sound in it. Give --audio a file with sound.", "no_sound")
+    return speech_from(sound.samples, wanted, models)
+
+
+def speech_from(samples: Int16[np.ndarray, " samples"], wanted: Sequence[Model], models: Models) -> Speech:
+    """Samples at 16 kHz as speech for some models."""
+    facts = [SoundFacts.of(m.about.facts["sound"]) for m in wanted if "sound" in m.about.facts]
+    return speech_of(samples, facts, models)
+
+
+def read_style(
+    style: str | None,
+    models: Models,
+    *,
+    data: Dataset | None = None,
+    emotion: str | None = None,
+    intensity: int | None = None,
+) -> Style:
+    """The frames that show how to look.
+
+    ``style`` is a video, a motion file (.npz, or .csv of Live Link Face), or the key of a clip of ``data``.
+    ``emotion`` (and ``intensity``) take clips of ``data`` with that label instead, of the speaker of the clip
+    ``style`` where it is one and has one. Raises ConfigError for what cannot be, SourceError where no face is found.
+    """
+    if emotion is not None:
+        return _by_label(data, emotion, intensity, style)
+    if style is None:
+        raise ConfigError("no style: give --style a video, a motion file or a clip's key, or --emotion and --data.")
+    if Path(style).suffix in (".npz", ".csv") and Path(style).exists():
+        motion = Motion.load(style)
+        return _style(motion.arkit, motion.head, style)
+    if data is not None and style in data:
+        return _of_clips(data, [data.row(style)], style)
+    if not Path(style).exists():
+        known = "" if data is None else f", nor a clip of {data.url}"
+        raise ConfigError(f"--style {style}: no such file{known}.")
+    return _of_video(style, models)
+
+
+def _style(arkit: np.ndarray, head: np.ndarray, name: str) -> Style:
+    """Raises SourceError if no frame has a face."""
+    seen = finite_rows(arkit) & finite_rows(head)
+    if not seen.any():
+        raise SourceError(f"{name}: no valid face in it: it cannot serve as a style.", "no_face")
+    return Style(arkit[seen].astype(np.float32), head[seen, :7].astype(np.float32), name)
+
+
+def _of_clips(data: Dataset, rows: Sequence[int], name: str) -> Style:
+    views = data.views(rows, ["arkit", "head"])
+    arkit, head = (np.concatenate([v[c] for v in views]) for c in ("arkit", "head"))
+    return _style(arkit, head, name)
+
+
+def _by_label(data: Dataset | None, emotion: str, intensity: int | None, near: str | None) -> Style:
+    if data is None:
+        raise ConfigError("--emotion takes its style from a dataset: give --data.")
+    if emotion not in EMOTIONS:
+        raise ConfigError(f"--emotion {emotion}: expected one of {', '.join(EMOTIONS)}.")
+    found = data.where(pc.field("emotion") == emotion)
+    if intensity is not None:
+        found = found.where(pc.field("intensity") == intensity)
+    speaker = data.clips.column("speaker")[data.row(near)].as_py() if near is not None else None
+    same = found.where(pc.field("speaker") == speaker) if speaker else found
+    chosen = same if len(same) else found
+    if len(chosen) == 0:
+        level = "" if intensity is None else f" at intensity {intensity}"
+        raise ConfigError(f"{data.url}: no clip is labelled {emotion}{level}. See: toolkit stats {data.url}")
+    rows = np.unique(np.linspace(0, len(chosen) - 1, min(MOST_CLIPS, len(chosen))).astype(int))
+    return _of_clips(chosen, rows.tolist(), f"{emotion} {intensity or ''} of {speaker or data.url}".replace("  ", " "))
+
+
+def _of_video(path: str, models: Models) -> Style:
+    """Blendshapes and head pose of the largest face of a video, measured as an ingest does."""
+    pack = Pack(annotators=("box", "landmarks", "arkit", "head"), keep_video=False, cut=Cut(min_seconds=0.2))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Folder(folder)
+        result = job.ingest(scan([path]), out, Ingest(pack=pack), models, workers=0)
+        packs = Folder(f"{out.url}/{PACKS}")
+        members: dict[str, list[np.ndarray]] = {"arkit": [], "head": []}
+        for name in packs.names(suffix=".tar"):
+            with packs.open(name) as file:
+                for member, data in tar_members(file):
+                    column = member.name.split(".")[1]
+                    if member.name.endswith(".npy") and column in members:
+                        members[column].append(from_npy(data))
+    if not members["arkit"]:
+        why = result.rejects[0]["reason"] if result.rejects else "no face found"
+        raise SourceError(f"{path}: no valid face in it ({why}): it cannot serve as a style.", "no_face")
+    arkit, head = (np.concatenate(members[c]) for c in ("arkit", "head"))
+    return _style(arkit, head, Path(path).name)
