@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import torch
 
 from talkface.annotate.base import (
     Annotator,
@@ -115,16 +115,17 @@ def _tools(pack_json: str, models: Models, fingerprint: str) -> Tools:
     if settings_fingerprint(pack, models) != fingerprint:
         raise RunError("a worker has other model files or another talkface than the run. Give all of them the same.")
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     weight, path = models.choose(FaceMesh.weights)
     annotators = make_annotators(pack)
     for annotator in annotators:
         annotator.open(models)
+    if "torch" in sys.modules:  # none of the annotators that run by default needs it
+        sys.modules["torch"].set_num_threads(1)
     detector_weight, detector_path = models.choose(DETECTORS)
     return Tools(
         Detector(detector_weight.name, detector_path, pack.faces),
         FaceMesh(path if weight.name == "face_landmarker" else None),
-        Voice(),
+        Voice(models.get("silero_vad")),
         annotators,
     )
 

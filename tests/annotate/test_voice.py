@@ -7,15 +7,16 @@ import pytest
 import scipy.io.wavfile
 import silero_vad
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from talkface.annotate.voice import Voice, level_db, loudness_lufs, silence_share, snr_db
+from talkface.annotate.voice import Voice, VoiceConfig, level_db, loudness_lufs, silence_share, snr_db
+from talkface.weights import Models
 
 
 @pytest.fixture(scope="module")
 def voice() -> Voice:
-    return Voice()
+    return Voice(Models(offline=True).get("silero_vad"))
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,38 @@ def test_blocks_do_not_show(voice: Voice, speech: np.ndarray) -> None:
     np.testing.assert_allclose(voice.probabilities(long)[507:552], expected, atol=1e-4)
 
 
-def test_spans_equal_the_package(voice: Voice, speech: np.ndarray) -> None:
-    tensor = torch.from_numpy(speech.astype(np.float32) / 32768)
-    expected = silero_vad.get_speech_timestamps(tensor, silero_vad.load_silero_vad())
-    assert len(expected) > 2
-    assert voice.speech_spans(speech) == [(span["start"] * 62500, span["end"] * 62500) for span in expected]
+@settings(deadline=None, max_examples=10)
+@given(
+    threshold=st.floats(0.02, 0.98),
+    min_speech_seconds=st.sampled_from([0, 0.1, 0.25, 1]),
+    min_silence_seconds=st.sampled_from([0, 0.05, 0.1, 0.5]),
+    pad_seconds=st.sampled_from([0, 0.03, 0.2]),
+)
+@example(0.5, 0.25, 0.1, 0.03)
+def test_spans_equal_the_package(
+    voice: Voice,
+    speech: np.ndarray,
+    threshold: float,
+    min_speech_seconds: float,
+    min_silence_seconds: float,
+    pad_seconds: float,
+) -> None:
+    lengths = {"min_speech": min_speech_seconds, "min_silence": min_silence_seconds, "speech_pad": pad_seconds}
+    expected = silero_vad.get_speech_timestamps_from_probs(
+        voice.probabilities(speech).tolist(),
+        threshold=threshold,
+        audio_length_samples=len(speech),
+        **{f"{name}_{'ms' if name == 'speech_pad' else 'duration_ms'}": 1000 * v for name, v in lengths.items()},
+    )
+    voice.config = VoiceConfig(
+        threshold=threshold,
+        min_speech_seconds=min_speech_seconds,
+        min_silence_seconds=min_silence_seconds,
+        pad_seconds=pad_seconds,
+    )
+    found = voice.speech_spans(speech)
+    voice.config = VoiceConfig()
+    assert found == [(span["start"] * 62500, span["end"] * 62500) for span in expected]
 
 
 def test_forgets_the_sound_before(voice: Voice, speech: np.ndarray) -> None:
