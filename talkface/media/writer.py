@@ -2,9 +2,10 @@
 
 import io
 import os
+from collections.abc import Mapping
 from fractions import Fraction
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
 import av
 import cv2
@@ -38,7 +39,8 @@ class VideoWriter:
 
     Frames keep their own timestamps, to the nearest microsecond: any rate, variable ones, and a first frame after 0
     (an empty edit). The last frame lasts as long as the one before it. The first frame at least ``keyframe_seconds``
-    after a key frame is the next one. ``sound`` (16 kHz mono, its first sample at time 0) is added as AAC. The same
+    after a key frame is the next one. ``sound`` (16 kHz mono, its first sample at time 0) is added as AAC. ``tags`` are
+    the container's metadata; players show ``title``, ``comment`` and ``description``. The same
     calls give the same bytes with the same libraries: no dates, no names of libraries but x264's own.
 
     ``file`` is a path, or a binary file open for writing and seeking. Sizes must be even. The file is complete after
@@ -47,7 +49,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        file: str | os.PathLike[str] | BinaryIO,
+        file: str | os.PathLike[str] | BinaryIO | IO[bytes],
         width: int,
         height: int,
         *,
@@ -55,6 +57,7 @@ class VideoWriter:
         preset: str = "veryfast",
         keyframe_seconds: float = 0.5,
         sound: Int16[np.ndarray, " samples"] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         if width % 2 or height % 2:
             raise ValueError(f"width and height must be even for yuv420p, got {width} x {height}")
@@ -65,6 +68,7 @@ class VideoWriter:
         self._container = av.open(
             self._buffer, "w", format="mp4", container_options=_MUXER, io_open=lambda *_: _Reader(self._buffer)
         )
+        self._container.metadata.update(tags or {})
         self._stream = self._add_picture(crf, preset)
         self._sound = sound
         self._sound_stream = self._add_sound() if sound is not None else None

@@ -275,7 +275,9 @@ def mouth_inside() -> list[Surface]:
     u, v = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(0, 1, 7))
     across, down = np.sin(u * np.pi / 2), -np.cos(v * np.pi)
     deep = np.sqrt(np.clip(1 - across**2, 0, 1) * np.clip(1 - down**2, 0, 1))
-    cavity = np.stack([3.1 * across * np.sqrt(1 - 0.7 * down**2), -4.9 - 2.1 * down, 4.0 - 3.2 * deep], axis=-1)
+    cavity = np.stack(
+        [3.1 * across * np.sqrt(1 - 0.7 * down**2), -4.9 - 2.1 * down, 4.0 - 1.4 * down**2 - 3.2 * deep], axis=-1
+    )
     turn = u * np.radians(78)
     upper = np.stack([2.35 * np.sin(turn), -3.6 - 1.0 * v + 0.25 * u**2, 1.3 + 3.2 * np.cos(turn)], axis=-1)
     lower = np.stack([2.2 * np.sin(turn), -4.75 - 0.9 * v + 0.15 * u**2, 1.2 + 2.95 * np.cos(turn)], axis=-1)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "_height _width 3"]
 COLOURS = ((235, 94, 52), (38, 132, 196), (60, 158, 92), (170, 84, 176), (214, 158, 34), (90, 90, 90))
 """Colours of curves, in turn (RGB)."""
 _AXES = ((222, 66, 56), (64, 160, 72), (48, 104, 214))

@@ -39,11 +39,10 @@ _TWO_SIDED = ("curtain", "eye_left", "eye_right")
 class Canvas:
     """A picture in the making, ``supersample`` times finer than the camera's."""
 
-    def __init__(self, camera: Camera, background: UInt8[np.ndarray, "height width 3"], supersample: int = 2) -> None:
+    def __init__(self, camera: Camera, background: UInt8[np.ndarray, "height width 3"], supersample: float = 2) -> None:
         self._size = (camera.width, camera.height)
-        self.camera = Camera(
-            width=camera.width * supersample, height=camera.height * supersample, fov_degrees=camera.fov_degrees
-        )
+        width, height = round(camera.width * supersample), round(camera.height * supersample)
+        self.camera = Camera(width=width, height=height, fov_degrees=camera.fov_degrees)
         size = (self.camera.width, self.camera.height)
         self.pixels = cv2.resize(background, size, interpolation=cv2.INTER_LINEAR)
 
@@ -110,7 +109,7 @@ class Head:
         *,
         camera: Camera | None = None,
         background: UInt8[np.ndarray, "height width 3"] | None = None,
-        supersample: int = 2,
+        supersample: float = 2,
     ) -> UInt8[np.ndarray, "height width 3"]:
         """The picture, RGB. ``background`` has the camera's size; without it a plain wall is drawn."""
         camera = camera or Camera()
@@ -230,6 +229,11 @@ class Head:
             basis[_INDEX["jawOpen"], at] = shapes.jaw_turn(points[at], np.array(weight))
             for shape, shift in (("jawForward", (0, 0, 0.9)), ("jawLeft", (1, 0, 0)), ("jawRight", (-1, 0, 0))):
                 basis[_INDEX[shape], at] = np.array(shift) * weight
+        at = self.parts["cavity"].vertices
+        for side, word in ((1, "Left"), (-1, "Right")):
+            share = smooth(0.0, 3.0, side * points[at, 0])[:, None]
+            for shape, shift in (("mouthSmile", (0.75, 0.3, -0.25)), ("mouthStretch", (0.6, -0.1, -0.25))):
+                basis[_INDEX[shape + word], at] = share * np.array(shift) * (side, 1, 1)
         at = self.parts["tongue"].vertices
         basis[_INDEX["tongueOut"], at] = mesh.tongue(out=True).reshape(-1, 3) - mesh.tongue(out=False).reshape(-1, 3)
 
