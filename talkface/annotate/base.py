@@ -151,7 +151,7 @@ def in_order(names: Sequence[str]) -> list[str]:
         if name in path:
             raise ConfigError(f"annotators need each other in a circle: {' -> '.join((*path, name))}")
         for column in annotator_class(name).needs:
-            visit(producer(column), (*path, name))
+            visit(producer(column, likely=names), (*path, name))
         if name not in ordered:
             ordered.append(name)
 
@@ -160,17 +160,24 @@ def in_order(names: Sequence[str]) -> list[str]:
     return ordered
 
 
-def require_scores(names: Iterable[str]) -> None:
-    """Raise ConfigError for a name that is no annotator's score: a threshold on it would let everything pass."""
-    known = sorted(s.name for annotator in annotator_names() for s in annotator_class(annotator).scores)
-    for name in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+def require_scores(names: Iterable[str], *, likely: Sequence[str] = ()) -> None:
+    """Raise ConfigError for a name that is no annotator's score: a threshold on it would let everything pass.
+
+    ``likely`` names the annotators to look at first: the others, and what they import, are then left alone.
+    """
+    known: set[str] = set()
+    for annotator in (*likely, *annotator_names()):
+        if not (unknown := sorted(set(names) - known)):
+            return
+        known |= {s.name for s in annotator_class(annotator).scores}
+    for name in unknown:
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
         raise ConfigError(f"build.thresholds: no score named {name!r}. Did you mean {near!r}? See docs/annotators.md.")
 
 
-def producer(column: str) -> str:
-    """Name of the annotator that declares ``column``."""
-    for name in annotator_names():
+def producer(column: str, *, likely: Sequence[str] = ()) -> str:
+    """Name of the annotator that declares ``column``; ``likely`` as for ``require_scores``."""
+    for name in (*likely, *annotator_names()):
         if any(spec.name == column for spec in annotator_class(name).columns):
             return name
     raise ConfigError(f"no annotator makes the column {column!r}")

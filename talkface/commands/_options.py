@@ -35,7 +35,7 @@ def settings_of(config: Path | None, layout: str | None, with_: str | None, vide
     from talkface.annotate.base import require_scores
 
     settings = Ingest.load(config)
-    require_scores(settings.build.thresholds)
+    require_scores(settings.build.thresholds, likely=settings.pack.annotators)
     pack = settings.pack
     if with_ is not None:
         pack = pack.model_copy(update={"annotators": names_in(with_)})
