@@ -167,10 +167,10 @@ def require_scores(names: Iterable[str], *, likely: Sequence[str] = ()) -> None:
     """
     known: set[str] = set()
     for annotator in (*likely, *annotator_names()):
-        if not (unknown := sorted(set(names) - known)):
+        if known.issuperset(names):
             return
         known |= {s.name for s in annotator_class(annotator).scores}
-    for name in unknown:
+    for name in sorted(set(names) - known):
         near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
         raise ConfigError(f"build.thresholds: no score named {name!r}. Did you mean {near!r}? See docs/annotators.md.")
 
