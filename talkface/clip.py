@@ -145,6 +145,14 @@ class Clip:
     crop: Float[np.ndarray, "2 3"]
     crop_size: int
 
+    def to_crop(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Source pixels to pixels of the crop."""
+        return points @ self.crop[:, :2].T + self.crop[:, 2]
+
+    def to_source(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Pixels of the crop to source pixels."""
+        return (points - self.crop[:, 2]) @ np.linalg.inv(self.crop[:, :2]).T
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnSpec:

@@ -30,6 +30,15 @@ EMOTIONS: Final[tuple[str, ...]] = (
 
 INTENSITIES: Final[tuple[int, ...]] = (1, 2, 3)
 
+FLAME: Final[dict[str, slice]] = {
+    "expression": slice(0, 50),
+    "pose": slice(50, 56),
+    "global": slice(50, 53),
+    "jaw": slice(53, 56),
+    "camera": slice(56, 59),
+}
+"""Where a row of ``flame`` holds what: ``pose`` is ``global`` and ``jaw`` (EMOdiffhead 3.1)."""
+
 VALID_FACE: Final = 1 << 0
 VALID_ARKIT: Final = 1 << 1
 VALID_HEAD: Final = 1 << 2

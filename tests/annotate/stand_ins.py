@@ -4,14 +4,21 @@ weights, and a clip of a synthetic face.
 To cover an annotator whose weights cannot be fetched freely, add a maker of its file to ``MAKERS``.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from face_alignment.models import FAN
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
+from talkface.annotate._deca import Encoder
 from talkface.clip import NS
 from talkface.media import VideoWriter
 from talkface.render.identity import Identity
@@ -23,15 +30,57 @@ from talkface.weights import REGISTRY, Models
 
 SIZE = 512
 
-MAKERS: dict[str, Callable[[Path], None]] = {}
+
+@contextmanager
+def _random(seed: int) -> Iterator[None]:
+    """PyTorch's random numbers from a seed, and as they were afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_deca(path: Path) -> None:
+    """``deca_model.tar``: the coarse encoder at its true size, and the keys that are not read."""
+    with _random(0):
+        state = Encoder().state_dict()
+    torch.save({"E_flame": state, "E_detail": {}, "D_detail": {}}, path)
+
+
+def random_fan(path: Path, stacks: int = 1) -> None:
+    """FAN's weights in the old format that the published file has; one stack of the published four."""
+    with _random(1):
+        state = FAN(stacks).state_dict()
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+VOCABULARY = {
+    token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"])
+}
+"""The published model's: blank, three that are never spelt, space, and letters by how often they come."""
+
+
+def random_wav2vec(folder: Path, **changes: Any) -> None:
+    """A folder like wav2vec2-base-960h: one narrow block by default, the states' width true."""
+    tiny = {"num_hidden_layers": 1, "intermediate_size": 32, "conv_dim": (16,) * 7, "vocab_size": len(VOCABULARY)}
+    with _random(2):
+        Wav2Vec2ForCTC(Wav2Vec2Config(**(tiny | changes))).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {"deca": random_deca, "fan": random_fan, "wav2vec": random_wav2vec}
 """Name in the registry to what writes such a file (or folder) with random weights."""
+
+SETTINGS: dict[str, dict[str, Any]] = {"fan": {"flip": False}, "wav2vec": {"depth": 1}}
+"""Settings of annotators on stand-ins, where the default ones do not fit or take long."""
 
 
 def stand_in_models(folder: Path, *names: str) -> Models:
     """Models that find the named entries' stand-ins in ``folder``, where they are made if they are not there yet."""
     registry = dict(REGISTRY)
     for name in names:
-        registry[name] = replace(REGISTRY[name], sha256="", size=0)
+        parts = tuple(replace(part, sha256="", size=0) for part in REGISTRY[name].parts)
+        registry[name] = replace(REGISTRY[name], sha256="", size=0, parts=parts)
         path = folder / REGISTRY[name].filename
         if not path.exists():
             MAKERS[name](path)

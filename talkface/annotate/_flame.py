@@ -1,0 +1,112 @@
+"""FLAME: parameters of shape, expression and pose to the vertices of a head.
+
+Li, Bolkart, Black, Li, Romero, Learning a model of facial shape and expression from 4D scans, SIGGRAPH Asia 2017,
+Eq. 1 to 5: blendshapes on a template, then linear blend skinning around five joints (Loper et al., SMPL, 2015).
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talkface.annotate._unpickle import read_arrays
+from talkface.errors import WeightsError
+
+SHAPES, EXPRESSIONS = 100, 50
+"""Components that DECA uses, of the model's 300 and 100."""
+ALL_SHAPES: Final = 300
+GLOBAL, JAW = 0, 2
+"""Joints that ``pose`` turns, of: global, neck, jaw, left eye, right eye."""
+JOINTS: Final = 5
+
+
+class Flame(nn.Module):
+    """The head model. ``faces`` are the mesh's triangles, int64; vertices are in metres, y up, z towards the viewer."""
+
+    template: Tensor
+    directions: Tensor
+    pose_directions: Tensor
+    regressor: Tensor
+    weights: Tensor
+    faces: Tensor
+
+    def __init__(self, model: dict[str, Float[np.ndarray, "..."]]) -> None:
+        super().__init__()
+        shapes, n = model["shapedirs"], len(model["v_template"])
+        used = np.concatenate([shapes[..., :SHAPES], shapes[..., ALL_SHAPES : ALL_SHAPES + EXPRESSIONS]], axis=2)
+        self._buffer("template", model["v_template"])
+        self._buffer("directions", used.reshape(3 * n, -1).T)
+        self._buffer("pose_directions", model["posedirs"].reshape(3 * n, -1).T)
+        self._buffer("regressor", model["J_regressor"])
+        self._buffer("weights", model["weights"])
+        self.register_buffer("faces", torch.tensor(model["f"].astype(np.int64)))
+        self._parents = [0, *(int(parent) for parent in model["kintree_table"][0][1:])]
+
+    def _buffer(self, name: str, value: np.ndarray) -> None:
+        self.register_buffer(name, torch.tensor(np.ascontiguousarray(value, np.float32)))
+
+    def forward(
+        self, shape: Float[Tensor, "n 100"], expression: Float[Tensor, "n 50"], pose: Float[Tensor, "n 6"]
+    ) -> Float[Tensor, "n vertices 3"]:
+        """Vertices. ``pose`` is global rotation and jaw, axis-angle in radians; neck and eyes stay still."""
+        turned = torch.zeros(len(pose), JOINTS, 3, dtype=pose.dtype, device=pose.device)
+        turned[:, GLOBAL], turned[:, JAW] = pose[:, :3], pose[:, 3:]
+        rotations = rotation_matrices(turned)
+        still = self.template + self._displaced(torch.cat([shape, expression], dim=1), self.directions)
+        joints = self.regressor @ still
+        bent = (rotations[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)).flatten(1)
+        posed = still + self._displaced(bent, self.pose_directions)
+        spins, shifts = self._chained(rotations, joints)
+        spin = torch.einsum("vj,njab->nvab", self.weights, spins)
+        return (spin @ posed[..., None])[..., 0] + self.weights @ shifts
+
+    def _displaced(self, amounts: Float[Tensor, "n k"], directions: Float[Tensor, "k v3"]) -> Float[Tensor, "n v 3"]:
+        return (amounts @ directions).unflatten(1, (-1, 3))
+
+    def _chained(
+        self, rotations: Float[Tensor, "n 5 3 3"], joints: Float[Tensor, "n 5 3"]
+    ) -> tuple[Float[Tensor, "n 5 3 3"], Float[Tensor, "n 5 3"]]:
+        """Each joint's rotation and shift of what hangs on it: turned about itself, then with its parents."""
+        spins, shifts = [rotations[:, 0]], [joints[:, 0] - (rotations[:, 0] @ joints[:, 0, :, None])[..., 0]]
+        for j, parent in enumerate(self._parents[1:], start=1):
+            about = joints[:, j] - (rotations[:, j] @ joints[:, j, :, None])[..., 0]
+            spins.append(spins[parent] @ rotations[:, j])
+            shifts.append((spins[parent] @ about[..., None])[..., 0] + shifts[parent])
+        return torch.stack(spins, dim=1), torch.stack(shifts, dim=1)
+
+
+def rotation_matrices(axis_angle: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
+    """Rodrigues' formula; exact and differentiable at no rotation."""
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross)
+
+
+def load_flame(path: Path) -> Flame:
+    """The model in ``generic_model.pkl`` (FLAME 2020 or 2023). No code from the file runs.
+
+    Raises WeightsError for a file that is not it, with what is missing or has another shape.
+    """
+    model = read_arrays(path)
+    n, f = (len(model[name]) if _is_array(model.get(name)) else 0 for name in ("v_template", "f"))
+    wanted: dict[str, tuple[int, ...]] = {
+        "v_template": (n, 3), "f": (f, 3), "shapedirs": (n, 3, ALL_SHAPES + 100), "posedirs": (n, 3, 9 * (JOINTS - 1)),
+        "J_regressor": (JOINTS, n), "weights": (n, JOINTS), "kintree_table": (2, JOINTS),
+    }  # fmt: skip
+    found = {name: np.shape(model[name]) if _is_array(model.get(name)) else "nothing" for name in wanted}
+    if wrong := [
+        f"{name}: expected {wanted[name]}, got {found[name]}" for name in wanted if wanted[name] != found[name]
+    ]:
+        raise WeightsError(f"{path}: not a FLAME model: {'; '.join(wrong)}. Get generic_model.pkl of FLAME 2020.")
+    parents = model["kintree_table"][0][1:].astype(np.int64)
+    if not ((parents >= 0) & (parents < np.arange(1, JOINTS))).all():
+        raise WeightsError(f"{path}: not a FLAME model: kintree_table is no tree of joints, parents first.")
+    return Flame(model)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.size > 0

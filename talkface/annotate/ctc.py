@@ -1,0 +1,75 @@
+"""Character posteriors by the CTC head of wav2vec 2.0: what stands in for DeepSpeech's logits (MagicTalk 3.3)."""
+
+from string import ascii_lowercase
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float16
+
+from talkface.annotate._speech import FIRST_SECONDS, RATE, SpeechConfig, n_rows, open_speech
+from talkface.annotate.base import ClipView, Result
+from talkface.clip import ColumnSpec
+from talkface.errors import WeightsError
+from talkface.weights import Models
+
+NAMES: Final = ("blank", "space", "apostrophe", *ascii_lowercase)
+TOKENS: Final = ("<pad>", "|", "'", *ascii_lowercase)
+"""What the model's vocabulary calls them, in capitals or not."""
+
+
+class CtcConfig(SpeechConfig):
+    """Settings of the ctc annotator: the model needs a CTC head for English characters."""
+
+
+class Annotator:
+    """Column ``ctc``; a clip whose source has no sound gets NaN rows."""
+
+    name = "ctc"
+    version = 1
+    columns = (
+        ColumnSpec(
+            name="ctc",
+            dtype="float16",
+            shape=(len(NAMES),),
+            unit="0..1",
+            clock="sound",
+            description="posteriors of 29 characters, each row's sum 1; row i sees 25 ms around 12.5 ms + 20 ms i",
+            names=NAMES,
+            rate=RATE,
+            first_seconds=FIRST_SECONDS,
+        ),
+    )
+    scores = ()
+    needs = ()
+    reads = ("flac",)
+    weights: tuple[tuple[str, ...], ...] = (("wav2vec",),)
+    licence = "Apache-2.0"
+    Config = CtcConfig
+
+    def __init__(self, config: CtcConfig) -> None:
+        self.config = config
+        self.weights = ((config.model,),)
+
+    def open(self, models: Models) -> None:
+        """Raises WeightsError if the model cannot be had, or does not spell with these characters."""
+        folder = models.get(self.config.model)
+        self._speech = open_speech(folder, self.config)
+        known = {token.lower(): i for token, i in self._speech.tokens().items()}
+        if unknown := [token for token in TOKENS if token not in known]:
+            raise WeightsError(
+                f"{folder}: its vocab.json has no {unknown[0]!r}. Use a CTC model for English characters."
+            )
+        self._at = [known[token] for token in TOKENS]
+        self._speech.logits(np.zeros(0, np.int16))  # is there a head at all?
+
+    def clip(self, view: ClipView) -> Result:
+        """The clip's ``ctc``."""
+        if not view.has_sound:
+            return Result(columns={"ctc": np.full((n_rows(len(view.sound)), len(NAMES)), np.nan, np.float16)})
+        return Result(columns={"ctc": posteriors(self._speech.logits(view.sound)[:, self._at])})
+
+
+def posteriors(logits: torch.Tensor) -> Float16[np.ndarray, "rows 29"]:
+    """Softmax over the characters that are kept: other tokens have no share."""
+    return logits.softmax(dim=1).numpy().astype(np.float16)
