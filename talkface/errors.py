@@ -4,6 +4,7 @@
     |-- ConfigError              a configuration or a command line that cannot be honoured
     |-- SourceError              an input file: missing, unreadable, empty, not a video
     |   `-- MediaError           a container, a picture stream or a sound stream that cannot be decoded
+    |       `-- StorageError     the storage or the network may be at fault, not the file: worth another try
     |-- WeightsError             a model file: missing, wrong hash, refused licence
     |-- DatasetError             a dataset on disk: a broken shard, a missing member, a wrong shape
     `-- RunError                 the run itself: no workers, no disk
@@ -36,6 +37,13 @@ class SourceError(TalkfaceError):
 
 class MediaError(SourceError):
     """A container or stream that cannot be decoded."""
+
+
+class StorageError(MediaError):
+    """An input file that could not be read just now, and not because of what is in it."""
+
+    def __init__(self, message: str, reason: str = "storage") -> None:
+        super().__init__(message, reason)
 
 
 class WeightsError(TalkfaceError):

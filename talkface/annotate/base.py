@@ -86,7 +86,9 @@ class Annotator(Protocol):
 
     ``open`` runs once in the worker. Then, for each frame with a face, ``frame`` (if the class has it) returns one row
     for each of its frame columns; a column it leaves out is missing in that frame. When the clip closes, ``clip`` (if
-    the class has it) returns the remaining columns and the scores. Neither may depend on an earlier clip.
+    the class has it) returns the remaining columns and the scores. Neither may depend on an earlier clip, nor on the
+    source's name and labels: these may be corrected when all is decoded. Columns that say what the labels say come from
+    ``labelled(labels)``, which runs when shards are built.
     ``needs`` names columns that other annotators produce, ``reads`` the members that ``clip`` reads: ``flac``, ``mp4``.
     An annotator that reads ``mp4`` cannot run where no video is kept. ``weights`` lists groups of entries of the model
     registry; the first entry of a group that can be had is used.

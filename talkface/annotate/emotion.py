@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from talkface.annotate.base import AnnotatorConfig, ClipView, Result
-from talkface.clip import ColumnSpec
+from talkface.annotate.base import AnnotatorConfig, ClipView, Result, Rows
+from talkface.clip import ColumnSpec, Labels
 from talkface.vocab import EMOTIONS
 from talkface.weights import Models
 
@@ -54,8 +54,11 @@ class Annotator:
 
     def clip(self, view: ClipView) -> Result:
         """The clip's ``emo`` and ``emo_pts``."""
-        emotion = view.clip.source.labels.emotion
+        return Result(columns=self.labelled(view.clip.source.labels))
+
+    def labelled(self, labels: Labels) -> Rows:
+        """``emo`` and ``emo_pts`` of every clip of a source."""
         row = np.full((1, len(EMOTIONS)), np.nan, np.float32)
-        if emotion is not None:
-            row[0] = [name == emotion for name in EMOTIONS]
-        return Result(columns={"emo": row, "emo_pts": np.zeros(1, np.int64)})
+        if labels.emotion is not None:
+            row[0] = [name == labels.emotion for name in EMOTIONS]
+        return {"emo": row, "emo_pts": np.zeros(1, np.int64)}

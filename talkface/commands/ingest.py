@@ -48,12 +48,12 @@ def command(
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
     from talkface.console import console, print_ingest, progress_bar
-    from talkface.datasets.build import build, refuse_foreign, refuse_to_lose
+    from talkface.datasets.build import DamagedPack, build, refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.pipeline import settings_fingerprint
     from talkface.ingest.scan import scan
-    from talkface.store import Folder
+    from talkface.store import PACKS, Folder
     from talkface.weights import Models
 
     settings = settings_of(config, layout, with_, video)
@@ -68,15 +68,24 @@ def command(
         doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
         names = doubles | {s.name for s in scanned.sources}
         refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace)
-        try:
-            with progress_bar() as observe:
-                result = job.ingest(
-                    scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
-                )
-        except KeyboardInterrupt:
-            typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        info = build(folder, _plan(result, settings))
+        redone = set[str]()
+        while True:
+            try:
+                with progress_bar() as observe:
+                    result = job.ingest(
+                        scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
+                    )
+                info = build(folder, _plan(result, settings))
+                break
+            except KeyboardInterrupt:
+                typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
+                raise typer.Exit(INTERRUPTED) from None
+            except DamagedPack as damage:
+                if damage.pack in redone:
+                    raise
+                typer.echo(f"{damage}", err=True)
+                redone.add(damage.pack)
+                folder.remove(f"{PACKS}/{damage.pack}.json")
         folder.write("run.json", json.dumps(job.run_report(result, count), indent=1).encode())
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
@@ -87,11 +96,11 @@ def command(
 
 
 def _plan(result: "IngestResult", settings: Ingest) -> "Plan":
-    from talkface.datasets.build import Plan
+    from talkface.datasets.build import PackUse, Plan
 
     return Plan(
         sources=result.sources,
-        packs=result.packs,
+        packs=[PackUse(name=u.name, source=u.source.name, prefix=f"{u.key}-") for u in result.units],
         rejects=result.rejects,
         columns=result.columns,
         scores=result.scores,

@@ -7,25 +7,39 @@ that has one is whole.
 import dataclasses
 import hashlib
 import json
+import shutil
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from talkface.clip import ColumnSpec, ScoreSpec
+from talkface.annotate.base import Rows, annotator_class, make_annotator
+from talkface.clip import ColumnSpec, Labels, ScoreSpec
 from talkface.config import Build
 from talkface.datasets import schema
 from talkface.datasets.card import card
 from talkface.datasets.selection import Mark, Selection
 from talkface.errors import ConfigError, DatasetError
-from talkface.store import PACKS, Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
+from talkface.store import CHUNK, PACKS, Folder, TarWriter, npy, read_pack_index, read_table, sha256_of, table_bytes
 
 PLAN = f"{PACKS}/plan.json"
 """What the last build was made from, so that it can be made again without the inputs."""
 
+AGAIN = "Run the same ingest again: it makes it anew."
+
 MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackUse:
+    """A pack, the source whose clips it holds, and what comes before its clips' names in their keys."""
+
+    name: str
+    source: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +47,7 @@ class Plan:
     """Everything about a dataset that its packs do not say."""
 
     sources: Sequence[Mapping[str, Any]]
-    packs: Sequence[str]
+    packs: Sequence[PackUse]
     rejects: Sequence[Mapping[str, Any]]
     columns: Sequence[ColumnSpec]
     scores: Sequence[ScoreSpec]
@@ -45,12 +59,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A clip in a pack, with its record and where its members lie."""
+    """A clip in a pack, with its record and where its members lie.
+
+    ``labelled`` holds the members that packs do not: they say what the source's labels say.
+    """
 
     pack: str
     record: Mapping[str, Any]
     source: Mapping[str, Any]
     members: Mapping[str, tuple[int, int]]
+    labelled: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -62,12 +80,20 @@ class Candidate:
         return str(self.source["speaker"] or self.source["sha256"])
 
 
+class DamagedPack(DatasetError):
+    """A pack that is missing or not what it was; without it, its unit is done again by the next ingest."""
+
+    def __init__(self, message: str, pack: str) -> None:
+        super().__init__(message)
+        self.pack = pack
+
+
 def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     """Write shards, manifests, the card and ``dataset.json`` into ``folder`` from its ``packs/``.
 
-    Raises DatasetError if a pack is missing or damaged.
+    Raises DamagedPack if a pack is missing or not what it was.
     """
-    candidates, rejects = _read_packs(folder, plan)
+    candidates, rejects, made_with = _read_packs(folder, plan)
     folder.write(PLAN, _plan_bytes(plan))
     folder.remove("dataset.json")
     failures = {c.key: _failures(c, plan) for c in candidates}
@@ -78,7 +104,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     shards, members = _write_shards(folder, plan, kept, splits)
     _remove_other_shards(folder, {s["shard"] for s in shards})
     clips = _clip_rows(kept, splits, members, plan)
-    info = _info(plan, clips, shards)
+    info = _info(plan, clips, shards, made_with)
     tables = {
         "sources": table_bytes(_source_rows(plan, clips, rejects), schema.SOURCES),
         "clips": table_bytes(clips, schema.clips_schema(plan.scores)),
@@ -90,7 +116,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
         folder.write(f"manifest/{name}.parquet", tables[name])
     folder.write("README.md", card(info, clips).encode())
     folder.write("dataset.json", json.dumps(info.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n")
-    _remove_other_packs(folder, set(plan.packs))
+    _remove_other_packs(folder, {use.name for use in plan.packs})
     return info
 
 
@@ -101,7 +127,7 @@ def rebuild(folder: Folder, selection: Selection | None = None) -> schema.Datase
     """
     plan = planned(folder, selection)
     packs = Folder(f"{folder.url}/{PACKS}")
-    for name in plan.packs:
+    for name in {use.name for use in plan.packs}:
         index = read_pack_index(packs, name)
         if index is not None:
             with packs.open(f"{name}.tar") as file:
@@ -185,7 +211,10 @@ def _plan_bytes(plan: Plan) -> bytes:
 def _plan_from(raw: dict[str, Any]) -> Plan:
     columns = [schema.column_from(c) for c in raw["columns"]]
     scores = [ScoreSpec(**s) for s in raw["scores"]]
-    return Plan(**raw | {"columns": columns, "scores": scores, "build": Build.model_validate(raw["build"])})
+    packs = [PackUse(**use) for use in raw["packs"]]
+    return Plan(
+        **raw | {"columns": columns, "scores": scores, "packs": packs, "build": Build.model_validate(raw["build"])}
+    )
 
 
 def _remove_other_shards(folder: Folder, shards: Set[str]) -> None:
@@ -203,21 +232,72 @@ def _remove_other_packs(folder: Folder, kept: Set[str]) -> None:
                 folder.remove(f"{PACKS}/{name}")
 
 
-def _read_packs(folder: Folder, plan: Plan) -> tuple[list[Candidate], list[dict[str, Any]]]:
+class _Contents(NamedTuple):
+    """What the packs hold: clips, rejects, and what made them (versions by library)."""
+
+    clips: list[Candidate]
+    rejects: list[dict[str, Any]]
+    made_with: dict[str, list[str]]
+
+
+def _read_packs(folder: Folder, plan: Plan) -> _Contents:
     packs = Folder(f"{folder.url}/{PACKS}")
     by_name = {s["name"]: s for s in plan.sources}
-    candidates: list[Candidate] = []
-    rejects = [dict(r) for r in plan.rejects]
-    for name in plan.packs:
-        index = read_pack_index(packs, name)
+    labelled = {name: _labelled(source, plan) for name, source in by_name.items()}
+    contents = _Contents([], [dict(r) for r in plan.rejects], defaultdict(list))
+    counted: dict[str, tuple[int, int]] = {}
+    for use in plan.packs:
+        index = read_pack_index(packs, use.name)
         if index is None:
-            raise DatasetError(
-                f"{packs.path(name)}.tar: missing or damaged. Run the same ingest again to make it anew."
-            )
-        source = by_name[index["source"]]
-        candidates += [Candidate(name, r, source, index["members"][r["key"]]) for r in index["clips"]]
-        rejects += index["rejects"]
-    return candidates, rejects
+            raise DamagedPack(f"{packs.path(use.name)}.tar: missing or damaged. {AGAIN}", use.name)
+        for record in _numbered(index["clips"], counted, use.source):
+            places = index["members"][record["key"]]
+            made = _with_labels({**record, "key": use.prefix + record["key"]}, labelled[use.source])
+            members = {ext: data for columns in labelled[use.source].values() for ext, data in columns.items()}
+            contents.clips.append(Candidate(use.name, made, by_name[use.source], places, members))
+        contents.rejects.extend({**row, "source": use.source} for row in index["rejects"])
+        for library, version in {**index.get("libraries", {}), "mesh": index.get("mesh", "")}.items():
+            contents.made_with[library] = sorted({*contents.made_with[library], version} - {""})
+    return contents
+
+
+def _numbered(
+    records: Sequence[Mapping[str, Any]], counted: dict[str, tuple[int, int]], source: str
+) -> list[dict[str, Any]]:
+    """Records whose tracks and shots count on from those of the source's earlier units, which know nothing of them."""
+    track, shot = counted.get(source, (0, 0))
+    moved = [{**r, "track": r["track"] + track, "shot": r["shot"] + shot} for r in records]
+    tracks, shots = [track, *(r["track"] for r in moved)], [shot - 1, *(r["shot"] for r in moved)]
+    counted[source] = max(tracks), max(shots) + 1
+    return moved
+
+
+def _labelled(source: Mapping[str, Any], plan: Plan) -> dict[str, dict[str, bytes]]:
+    """The members that say what a source's labels say, by annotator."""
+    labels = Labels(**{f.name: source[f.name] for f in dataclasses.fields(Labels)})
+    members: dict[str, dict[str, bytes]] = {}
+    for name, record in plan.info["annotators"].items():
+        if hasattr(annotator_class(name), "labelled"):
+            columns: Rows = make_annotator(name, record["config"]).labelled(labels)  # type: ignore[attr-defined]
+            members[name] = {schema.member_name(column): npy(values) for column, values in columns.items()}
+    return members
+
+
+def _with_labels(record: dict[str, Any], labelled: Mapping[str, Any]) -> dict[str, Any]:
+    """A clip's record with what the pipeline says of all other annotators: how much they had."""
+    share, status = dict.fromkeys(labelled, 1.0), dict.fromkeys(labelled, "ok")
+    return record | {"share": record["share"] | share, "status": record["status"] | status}
+
+
+def clips_in_packs(folder: Folder) -> dict[str, Candidate]:
+    """Every clip in the packs of the last build by key. Raises DatasetError if a pack is missing or damaged."""
+    return {c.key: c for c in _read_packs(folder, planned(folder))[0]}
+
+
+def read_members(folder: Folder, clip: Candidate, members: Sequence[str]) -> dict[str, bytes]:
+    """Members of a clip in its pack. Raises DatasetError if one is not there."""
+    with _PackReader(folder) as packs:
+        return {ext: packs.member(clip, ext) for ext in members}
 
 
 def _failures(clip: Candidate, plan: Plan) -> list[dict[str, Any]]:
@@ -309,7 +389,10 @@ def _write_shard(
 
 
 class _PackReader:
-    """Reads members from packs, keeping the last one open: clips of a unit lie side by side."""
+    """Reads members from packs, keeping the last one open: clips of a unit lie side by side.
+
+    Raises DamagedPack for a pack that is not what it was when it was made.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self._packs = Folder(f"{folder.url}/{PACKS}")
@@ -323,16 +406,29 @@ class _PackReader:
         self._stack.close()
 
     def member(self, clip: Candidate, ext: str) -> bytes:
+        if ext in clip.labelled:
+            return clip.labelled[ext]
         if self._open is None or self._open[0] != clip.pack:
             self._stack.close()
-            self._open = clip.pack, self._stack.enter_context(self._packs.open(f"{clip.pack}.tar"))
+            self._open = clip.pack, self._stack.enter_context(self._whole(clip.pack))
         offset, size = clip.members[ext]
         file = self._open[1]
         file.seek(offset)
-        data = file.read(size)
-        if len(data) != size:
-            raise DatasetError(f"{clip.pack}.tar: {clip.key}.{ext} is cut short. Remove that pack and ingest again.")
-        return data
+        return file.read(size)
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[BinaryIO]:
+        """A pack whose bytes are those of its index; one that lies elsewhere is fetched once."""
+        index = read_pack_index(self._packs, name)
+        with self._packs.open(f"{name}.tar") as file, ExitStack() as stack:
+            if not self._packs.is_local:
+                fetched = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+                shutil.copyfileobj(file, fetched, CHUNK)
+            pack = file if self._packs.is_local else fetched
+            pack.seek(0)
+            if index is None or sha256_of(pack) != index["sha256"]:
+                raise DamagedPack(f"{self._packs.path(name)}.tar: damaged. {AGAIN}", name)
+            yield pack
 
 
 def sample_json(clip: Candidate) -> dict[str, Any]:
@@ -340,7 +436,7 @@ def sample_json(clip: Candidate) -> dict[str, Any]:
     record, source = clip.record, clip.source
     return {
         **{k: record[k] for k in ("key", "track", "shot", "start_ns", "end_ns", "frames", "is_vfr", "crop_size")},
-        **{k: _number(record[k]) for k in ("duration", "fps_avg", "av_offset_ms", "av_drift_ms")},
+        **{k: _number(record[k]) for k in schema.JSON_NUMBERS},
         "source": source["name"],
         "source_sha256": source["sha256"],
         "labels": {
@@ -349,6 +445,7 @@ def sample_json(clip: Candidate) -> dict[str, Any]:
         },
         "crop": [[float(v) for v in row] for row in record["crop"]],
         "scores": {k: _number(v) for k, v in record["scores"].items()},
+        "share": {k: _number(v) for k, v in record["share"].items()},
         "status": dict(record["status"]),
     }
 
@@ -390,7 +487,12 @@ def _source_rows(
     return rows
 
 
-def _info(plan: Plan, clips: Sequence[Mapping[str, Any]], shards: Sequence[Mapping[str, Any]]) -> schema.DatasetInfo:
+def _info(
+    plan: Plan,
+    clips: Sequence[Mapping[str, Any]],
+    shards: Sequence[Mapping[str, Any]],
+    made_with: Mapping[str, list[str]],
+) -> schema.DatasetInfo:
     splits = {
         split: {
             "clips": float(sum(c["split"] == split for c in clips)),
@@ -405,4 +507,5 @@ def _info(plan: Plan, clips: Sequence[Mapping[str, Any]], shards: Sequence[Mappi
         scores=tuple(schema.spec_dict(s) for s in plan.scores),
         has_video=plan.has_video,
         splits=splits,
+        made_with={name: tuple(made_with[name]) for name in sorted(made_with)},
     )

@@ -29,10 +29,11 @@ def _hf_json(info: schema.DatasetInfo) -> dict[str, Any]:
     return {
         **dict.fromkeys(("key", "source", "source_sha256"), text),
         **dict.fromkeys(("track", "shot", "start_ns", "end_ns", "frames", "crop_size"), whole),
-        **dict.fromkeys(("duration", "fps_avg", "av_offset_ms", "av_drift_ms"), real),
+        **dict.fromkeys(schema.JSON_NUMBERS, real),
         "is_vfr": hf.Value("bool"),
         "labels": dict.fromkeys(("speaker", "emotion", "camera", "language", "licence"), text) | {"intensity": whole},
         "crop": hf.List(hf.List(real)),
         "scores": {s["name"]: real for s in info.scores},
+        "share": dict.fromkeys(info.annotators, real),
         "status": dict.fromkeys(info.annotators, text),
     }

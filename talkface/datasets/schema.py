@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.config import Strict
@@ -53,7 +53,10 @@ class AnnotatorRecord(Strict):
 
 
 class DatasetInfo(Strict):
-    """The content of dataset.json."""
+    """The content of dataset.json.
+
+    ``made_with`` holds the versions of the libraries that made its packs, and as ``mesh`` what ran the mesh's networks.
+    """
 
     schema_version: int = VERSION
     talkface: str
@@ -68,6 +71,7 @@ class DatasetInfo(Strict):
     layout: str
     strictest_licence: str
     splits: dict[str, dict[str, float]]
+    made_with: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def specs(self) -> list[ColumnSpec]:
         """All columns as specs, ``pts`` and ``valid`` first."""
@@ -130,6 +134,8 @@ CLIP_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("is_vfr", pa.bool_()),
     ("av_offset_ms", pa.float64()),
     ("av_drift_ms", pa.float64()),
+    ("sound_filled_seconds", pa.float64()),
+    ("sound_dropped_seconds", pa.float64()),
     ("speaker", pa.string()),
     ("emotion", pa.string()),
     ("intensity", pa.int32()),
@@ -137,6 +143,11 @@ CLIP_FIELDS: Final[tuple[tuple[str, pa.DataType], ...]] = (
     ("language", pa.string()),
     ("licence", pa.string()),
 )
+
+JSON_NUMBERS: Final = (
+    "duration", "fps_avg", "av_offset_ms", "av_drift_ms", "sound_filled_seconds", "sound_dropped_seconds",
+)  # fmt: skip
+"""What stands in a sample's json as a float, as it stands in clips.parquet."""
 
 SOURCES: Final = pa.schema(
     [

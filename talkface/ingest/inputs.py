@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import hashlib
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -22,7 +24,9 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from talkface.clip import Reject
-from talkface.errors import ConfigError
+from talkface.errors import ConfigError, SourceError, StorageError
+from talkface.media import may_pass
+from talkface.store import CHUNK
 
 VIDEO_ENDINGS: Final = frozenset((
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpe",
@@ -94,6 +98,28 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
         with fsspec.open(uri, "rb") as file:
             # The memory file system hands every caller the same object, position included.
             yield io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
+
+
+def content_of(uris: Iterable[str]) -> tuple[str, int]:
+    """SHA-256 of the files one after the other, and the size of the first in bytes.
+
+    Raises SourceError; StorageError where another try may do better.
+    """
+    digest, sizes = hashlib.sha256(), []
+    for uri in uris:
+        size = 0
+        try:
+            with open_binary(uri) as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except HTTPException as error:
+            raise StorageError(f"{uri}: cannot be read now ({error!r}). Check the network.") from error
+        except ACCESS_ERRORS as error:
+            kind = StorageError if may_pass(error) else SourceError
+            raise kind(f"{uri}: cannot be read ({error}). Check permissions and storage.") from error
+        sizes.append(size)
+    return digest.hexdigest(), sizes[0]
 
 
 def exists(uri: str) -> bool:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 import time
@@ -16,7 +15,7 @@ import talkface
 from talkface.annotate.base import Annotator, chosen_weights
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
-from talkface.errors import RunError
+from talkface.errors import RunError, StorageError
 from talkface.ingest.pipeline import (
     Settings,
     Unit,
@@ -66,7 +65,7 @@ class IngestResult:
     """What packs there are for a set of sources, and all that building shards needs to know besides them."""
 
     sources: tuple[dict[str, Any], ...]
-    packs: tuple[str, ...]
+    units: tuple[Unit, ...]
     rejects: tuple[dict[str, Any], ...]
     columns: tuple[ColumnSpec, ...]
     scores: tuple[ScoreSpec, ...]
@@ -96,7 +95,8 @@ def ingest(
     packs_url = packs.root if packs.is_local else packs.url  # absolute: a worker may stand in another folder
     settings = Settings(pack=config.pack, packs_url=packs_url, models=models, fingerprint=fingerprint)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
-    todo = [u for u in units if read_pack_index(packs, u.name) is None]
+    # Sources of equal content share their packs.
+    todo = [u for u in {u.name: u for u in units}.values() if read_pack_index(packs, u.name) is None]
     left = Counter(u.source.name for u in todo)
     files = len(scanned.sources)
     progress = Progress(
@@ -120,7 +120,7 @@ def ingest(
     release()
     return IngestResult(
         sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),
-        packs=tuple(u.name for u in units if u.name in done),
+        units=tuple(u for u in units if u.name in done),
         rejects=tuple(r.row() for r in rejects),
         columns=tuple(c for a in annotators for c in a.columns if c.stored),
         scores=tuple(s for a in annotators for s in a.scores),
@@ -157,25 +157,36 @@ def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject |
         return None
     if isinstance(outcome.error, RunError):
         raise outcome.error
-    reason = "worker_died" if outcome.worker_died else "internal_error"
-    text = "the process decoding it died" if outcome.worker_died else f"{type(outcome.error).__name__}: {outcome.error}"
     unit = outcome.unit
+    reason, text = "internal_error", f"{type(outcome.error).__name__}: {outcome.error}"
+    if outcome.worker_died:
+        reason, text = "worker_died", "the process decoding it died"
+    elif isinstance(outcome.error, StorageError):
+        reason, text = outcome.error.reason, str(outcome.error)
     return Reject(
         stage="run", reason=reason, source=unit.source.name, message=text, start_ns=unit.start_ns, end_ns=unit.end_ns
     )
 
 
 def units_of(source: Source, unit_seconds: float, fingerprint: str) -> list[Unit]:
-    """Cut a source into work units. Their names say content and configuration, so equal names mean equal packs."""
+    """Cut a source into work units. Their names say content and configuration, so equal names mean equal packs.
+
+    A source that gets another name or other labels keeps its packs; its clips' keys say the name.
+    """
     assert source.probe is not None, f"{source.name}: not probed"
     count = max(1, math.ceil(source.probe.duration / unit_seconds - 0.1))
-    labels = json.dumps([source.name, dataclasses.asdict(source.labels)], sort_keys=True)
-    digest = hashlib.sha256(f"{source.sha256}\n{labels}\n{fingerprint}".encode()).hexdigest()[:16]
+    pack, key = (_digest(source.sha256, *more, fingerprint) for more in ((), (source.name,)))
     edges = [round(i * unit_seconds * NS) for i in range(count)]
     return [
-        Unit(name=f"{slug(source.name)}-{digest}-{i:04d}", source=source, start_ns=start, end_ns=end)
+        Unit(
+            name=f"{pack}-{i:04d}", key=f"{slug(source.name)}-{key}-{i:04d}", source=source, start_ns=start, end_ns=end
+        )
         for i, (start, end) in enumerate(zip(edges, [*edges[1:], None], strict=True))
     ]
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def slug(name: str) -> str:

@@ -7,9 +7,10 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from threading import Lock
 from typing import Any, Final
@@ -31,17 +32,19 @@ from talkface.annotate.base import (
 )
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.voice import Voice
-from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline
+from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline, finite_rows
 from talkface.config import Pack, Video
-from talkface.errors import ConfigError, RunError, SourceError
+from talkface.errors import ConfigError, RunError, SourceError, StorageError
 from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
+from talkface.ingest.inputs import content_of
 from talkface.ingest.shots import ShotCutter
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
+from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 2
+PACK_VERSION: Final = 3
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
@@ -49,11 +52,26 @@ _ONE_AT_A_TIME: Final = Lock()
 """A process has one set of tools, whose models no two threads may use: workers of a foreign cluster may have many."""
 
 
+READ_AGAIN_SECONDS: Final = (0.5, 4.0)
+"""A source that could not be read, perhaps by its storage's fault, is read again after these."""
+
+LIBRARIES: Final = (
+    "ai-edge-litert", "av", "mediapipe", "numpy", "opencv-contrib-python-headless", "scenedetect", "scipy",
+    "silero-vad", "torch",
+)  # fmt: skip
+"""What else decides a pack's bytes. Other versions do not make it worthless, so its index says which they were."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A span of a source that one worker turns into one pack. ``end_ns`` None is the end of the source."""
+    """A span of a source that one worker turns into one pack. ``end_ns`` None is the end of the source.
+
+    ``name`` is the pack's: it says content and configuration, but neither name nor labels of the source. ``key`` is the
+    start of its clips' keys.
+    """
 
     name: str
+    key: str
     source: Source
     start_ns: int
     end_ns: int | None
@@ -101,7 +119,10 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a worker opens once: models and annotators, none of which remembers a clip."""
+    """What a worker opens once: models and annotators, none of which remembers a clip.
+
+    Annotators that say what the labels say are not among them: they run when shards are built.
+    """
 
     detector: Detector
     mesh: FaceMesh
@@ -116,7 +137,7 @@ def _tools(pack_json: str, models: Models, fingerprint: str) -> Tools:
         raise RunError("a worker has other model files or another talkface than the run. Give all of them the same.")
     cv2.setNumThreads(1)
     weight, path = models.choose(FaceMesh.weights)
-    annotators = make_annotators(pack)
+    annotators = tuple(a for a in make_annotators(pack) if not hasattr(a, "labelled"))
     for annotator in annotators:
         annotator.open(models)
     if "torch" in sys.modules:  # none of the annotators that run by default needs it
@@ -167,7 +188,8 @@ def release() -> None:
 def process(settings: Settings, unit: Unit) -> UnitReport:
     """Turn a unit into a finished pack. A source that cannot be decoded ends as a reject inside its pack.
 
-    Raises RunError when the disk is full.
+    Raises RunError when the disk is full, StorageError if the source could not be read again and again, and is not
+    known to be damaged: its content cannot be read either, or is not what it was.
     """
     with _ONE_AT_A_TIME:
         report = _process(settings, unit)
@@ -177,8 +199,17 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
 
 def _process(settings: Settings, unit: Unit) -> UnitReport:
     tools = _tools(settings.pack.model_dump_json(), settings.models, settings.fingerprint)
-    work = _UnitWork(settings.pack, unit, tools)
-    about: dict[str, Any] = {"source": unit.source.name, "clips": [], "rejects": []}
+    for seconds in READ_AGAIN_SECONDS:
+        try:
+            return _written(settings, _UnitWork(settings.pack, unit, tools))
+        except StorageError:
+            time.sleep(seconds)
+    return _written(settings, _UnitWork(settings.pack, unit, tools, last_try=True))
+
+
+def _written(settings: Settings, work: "_UnitWork") -> UnitReport:
+    unit = work.unit
+    about: dict[str, Any] = {"clips": [], "rejects": [], "libraries": versions(), "mesh": work.tools.mesh.runtime}
     with write_pack(Folder(settings.packs_url), unit.name, about) as pack:
         for record, members in work.samples():
             about["clips"].append(record)
@@ -187,11 +218,21 @@ def _process(settings: Settings, unit: Unit) -> UnitReport:
     return UnitReport(cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]))
 
 
+@cache
+def versions() -> dict[str, str]:
+    """Of the libraries that are installed here."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 class _UnitWork:
     """The stages of one unit, and what they count."""
 
-    def __init__(self, pack: Pack, unit: Unit, tools: Tools) -> None:
-        self.pack, self.unit, self.tools = pack, unit, tools
+    def __init__(self, pack: Pack, unit: Unit, tools: Tools, *, last_try: bool = False) -> None:
+        self.pack, self.unit, self.tools, self.last_try = pack, unit, tools, last_try
         self.clock = Stopwatch()
         self.rejects: list[Reject] = []
         self.frames = self.broken_packets = self.bad_timestamps = 0
@@ -203,11 +244,28 @@ class _UnitWork:
             for cut in self._cuts(sound):
                 yield self._sample(cut, sound)
         except SourceError as error:
-            self._reject("decode", error.reason, str(error))
+            self._blame(error)
         self._count("broken_packets", self.broken_packets, "packets could not be decoded; their frames are left out")
         self._count("bad_timestamps", self.bad_timestamps, "frames had no time, or one that does not rise")
         if not self.frames and not self.rejects:
             self._reject("decode", "no_frames", "no frame could be decoded in this span")
+
+    def _blame(self, error: SourceError) -> None:
+        """A reject, if it is the file's fault: it can be read, and holds what it held. Raises StorageError if not."""
+        source = self.unit.source
+        if isinstance(error, StorageError) and not self.last_try:
+            raise error
+        files = [source.uri] if source.audio_uri is None else [source.uri, source.audio_uri]
+        try:
+            sha256, _ = content_of(files)
+        except SourceError as again:
+            raise StorageError(str(again)) from error
+        if sha256 != source.sha256:
+            raise StorageError(f"{source.uri}: it has changed during the run. Leave it alone and run this again.")
+        message = str(error)
+        for uri in files:  # the same file gives the same pack wherever it lies
+            message = message.removeprefix(f"{uri}: ")
+        self._reject("decode", "unreadable" if isinstance(error, StorageError) else error.reason, message)
 
     def _reject(self, stage: str, reason: str, message: str, value: float | None = None) -> None:
         unit = self.unit
@@ -264,7 +322,7 @@ class _UnitWork:
                 with self.clock("decode"):
                     frame = next(frames, None)
             except SourceError as error:  # what was seen until then still becomes clips
-                self._reject("decode", error.reason, str(error))
+                self._blame(error)
                 return
             if frame is None:
                 return
@@ -282,7 +340,7 @@ class _UnitWork:
     def _sample(self, cut: CutClip, sound: Sound) -> tuple[dict[str, Any], dict[str, bytes]]:
         part = sound.between(cut.start_ns, cut.end_ns)
         clip = Clip(
-            key=f"{self.unit.name}-{cut.start_ns // 1_000_000:08d}-{cut.track:02d}",
+            key=f"{cut.start_ns // 1_000_000:08d}-{cut.track:02d}",
             source=self.unit.source,
             start_ns=cut.start_ns,
             end_ns=cut.end_ns,
@@ -294,17 +352,20 @@ class _UnitWork:
         timeline = Timeline(cut.pts_ns - cut.start_ns)
         video = self._encode(cut, timeline) if self.pack.keep_video else b""
         with self.clock("annotate"):
-            table, columns, scores = self._annotate(clip, timeline, cut.rows, part, video)
-        members = {"flac": encode_flac(part.samples), "pts.npy": npy(timeline.pts_ns), "valid.npy": npy(table.valid())}
-        members |= {f"{name}.npy": npy(value) for name, value in columns.items()}
+            annotated = self._annotate(clip, timeline, cut.rows, part, video)
+        members = {
+            "flac": encode_flac(part.samples),
+            "pts.npy": npy(timeline.pts_ns),
+            "valid.npy": npy(annotated.table.valid()),
+        }
+        members |= {f"{name}.npy": npy(value) for name, value in annotated.stored.items()}
         if self.pack.keep_video:
             members["mp4"] = video
-        return self._record(clip, timeline, part, scores), members
+        return self._record(clip, timeline, part, annotated), members
 
     def _annotate(
         self, clip: Clip, timeline: Timeline, rows: Sequence[Rows], sound: Sound, video: bytes
-    ) -> tuple[FrameTable, dict[str, np.ndarray], dict[str, float]]:
-        """All frame columns, the columns to store, and the scores of a closed clip."""
+    ) -> "_Annotated":
         specs = [spec for annotator in self.tools.annotators for spec in annotator.columns]
         framed = {s.name: _stack(s, rows) for s in specs if s.clock == "frame"}
         others: dict[str, np.ndarray] = {}
@@ -322,7 +383,12 @@ class _UnitWork:
         for spec in specs:
             spec.check(columns[spec.name], frames=len(timeline))
         stored = {spec.name: columns[spec.name] for spec in specs if spec.stored}
-        return FrameTable(timeline, {n: c for n, c in framed.items() if n in stored}), stored, scores
+        return _Annotated(
+            table=FrameTable(timeline, {n: c for n, c in framed.items() if n in stored}),
+            stored=stored,
+            scores=scores,
+            share={a.name: _share(a, framed, sound) for a in self.tools.annotators},
+        )
 
     def _encode(self, cut: CutClip, timeline: Timeline) -> bytes:
         video: Video = self.pack.video
@@ -336,7 +402,7 @@ class _UnitWork:
                     writer.write(crop, int(pts_ns))
         return buffer.getvalue()
 
-    def _record(self, clip: Clip, timeline: Timeline, sound: Sound, scores: Mapping[str, float]) -> dict[str, Any]:
+    def _record(self, clip: Clip, timeline: Timeline, sound: Sound, annotated: "_Annotated") -> dict[str, Any]:
         """A clip's facts for the manifests and its ``json`` member. A score without a value is None."""
         return {
             "key": clip.key,
@@ -350,11 +416,46 @@ class _UnitWork:
             "is_vfr": timeline.is_variable,
             "av_offset_ms": _known(sound.start_offset_ms),
             "av_drift_ms": sound.drift_ms,
+            "sound_filled_seconds": sound.filled_seconds,
+            "sound_dropped_seconds": sound.dropped_seconds,
             "crop": clip.crop.tolist(),
             "crop_size": clip.crop_size,
-            "scores": {name: _known(value) for name, value in scores.items()},
-            "status": {annotator.name: "ok" for annotator in self.tools.annotators},
+            "scores": {name: _known(value) for name, value in annotated.scores.items()},
+            "share": annotated.share,
+            "status": {a.name: _status(a, annotated.share[a.name], sound) for a in self.tools.annotators},
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Annotated:
+    """What annotators made of a clip: the frame columns to store, all columns to store, scores.
+
+    ``share`` says for each annotator in how much of the clip it had what it needs, a face or sound.
+    """
+
+    table: FrameTable
+    stored: dict[str, np.ndarray]
+    scores: dict[str, float]
+    share: dict[str, float]
+
+
+def _share(annotator: Annotator, framed: Mapping[str, np.ndarray], sound: Sound) -> float:
+    """Share of the frames in which an annotator has a value, or of the time in which there was sound for it."""
+    rows = [finite_rows(framed[s.name]) for s in annotator.columns if s.name in framed and framed[s.name].size]
+    seen = float(np.any(rows, axis=0).mean()) if rows else 1.0
+    return min(seen, _heard(sound)) if "flac" in annotator.reads else seen
+
+
+def _heard(sound: Sound) -> float:
+    seconds = len(sound.samples) / SAMPLE_RATE
+    return 1.0 - min(1.0, sound.filled_seconds / seconds) if seconds and sound.present else 0.0
+
+
+def _status(annotator: Annotator, share: float, sound: Sound) -> str:
+    """``ok``; ``partial``: something was missing in a part of the clip; ``no_sound`` and ``no_face``: in all of it."""
+    if "flac" in annotator.reads and not _heard(sound):
+        return "no_sound"
+    return "ok" if share == 1 else "partial" if share else "no_face"
 
 
 def _known(value: float) -> float | None:

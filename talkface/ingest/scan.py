@@ -1,6 +1,5 @@
 """Inputs to sources: find files, probe them without decoding, hash their content, read labels from list and layout."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Literal
 
 from talkface.clip import Labels, Probe, Reject, Source
 from talkface.errors import ConfigError, MediaError, SourceError
-from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, exists, expand, open_binary, split_chain
+from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, content_of, exists, expand, open_binary, split_chain
 from talkface.ingest.layouts.base import (
     AUTO,
     EMOTION_WORDS,
@@ -23,7 +22,6 @@ from talkface.ingest.layouts.base import (
 from talkface.media import probe
 from talkface.vocab import EMOTIONS, INTENSITIES
 
-CHUNK = 1 << 20
 THREADS = 4
 """Files probed and hashed at once: they wait for the disk, and both leave Python's lock."""
 
@@ -160,7 +158,7 @@ def _examine(job: _Job) -> Source | Reject:
             audio_uri = next((a for a in _places(job) if exists(a)), None)
         if audio_uri is not None:
             facts = _with_sound(facts, audio_uri)
-        sha256, size = _content([found.uri] if audio_uri is None else [found.uri, audio_uri])
+        sha256, size = content_of([found.uri] if audio_uri is None else [found.uri, audio_uri])
     except SourceError as error:
         return Reject(stage="scan", reason=error.reason, source=found.name, message=str(error))
     return Source(
@@ -196,22 +194,6 @@ def _with_sound(facts: Probe, audio_uri: str) -> Probe:
         audio_rate=sound.audio_rate,
         audio_channels=sound.audio_channels,
     )
-
-
-def _content(uris: Sequence[str]) -> tuple[str, int]:
-    """SHA-256 of the files one after the other, and the size of the first in bytes."""
-    digest, sizes = hashlib.sha256(), []
-    for uri in uris:
-        size = 0
-        try:
-            with open_binary(uri) as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except ACCESS_ERRORS as error:
-            raise SourceError(f"{uri}: cannot be read ({error}). Check permissions and storage.") from error
-        sizes.append(size)
-    return digest.hexdigest(), sizes[0]
 
 
 def _without_duplicates(sources: Sequence[Source]) -> tuple[list[Source], list[Reject]]:

@@ -9,9 +9,10 @@ Decoders and encoders run single-threaded: N worker processes use N cores, and r
 load. Nothing happens at import.
 """
 
-from talkface.media.container import decoders, probe
+from talkface.media.container import decoders, may_pass, probe
 from talkface.media.flac import decode_flac, encode_flac
 from talkface.media.frames import ClipFrames
+from talkface.media.mux import with_sound
 from talkface.media.picture import Frame, VideoReader
 from talkface.media.sound import Sound, read_sound
 from talkface.media.writer import VideoWriter
@@ -25,6 +26,8 @@ __all__ = [
     "decode_flac",
     "decoders",
     "encode_flac",
+    "may_pass",
     "probe",
     "read_sound",
+    "with_sound",
 ]

@@ -1,9 +1,10 @@
 """Opening containers from paths and urls, the source clock, and facts from headers."""
 
+import errno
 import io
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from av.container import InputContainer
 from av.stream import Discard, Disposition, Stream
 
 from talkface.clip import NS, Probe
-from talkface.errors import MediaError
+from talkface.errors import MediaError, StorageError
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpeg", "mpegts", "flv", "asf", "ogg", "mxf", "nut", "dv", "rm",
@@ -30,6 +31,16 @@ _SIGNATURES = re.compile(
     rb"....(?:ftyp|moov|mdat|free|wide)|\x1aE\xdf\xa3|RIFF|\x00\x00\x01[\xba\xb3]|FLV|OggS|ID3|fLaC|0&\xb2u", re.DOTALL
 )
 _NETWORK_SECONDS = (30.0, 60.0)
+_RECONNECT = {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": "4"}
+
+_PASSING = {
+    errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH,
+    errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE, errno.ENODEV, errno.ENOMEM,
+    errno.ENOTCONN, errno.ENXIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT, None,
+}  # fmt: skip
+"""What storage and networks say that fail for a while. File systems beyond the kernel's often give no number."""
+_LASTING = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_SERVER = (av.error.HTTPServerError, av.error.HTTPTooManyRequestsError)
 
 
 @contextmanager
@@ -37,7 +48,7 @@ def open_media(uri: str) -> Iterator[InputContainer]:
     """Container of a local path, an http(s) url or any fsspec url, closed on leaving.
 
     Raises MediaError with reason ``missing``, ``empty``, ``not_media`` or ``unreadable``, also for what FFmpeg or the
-    file system raise in the block.
+    file system raise in the block; StorageError where another try may do better.
     """
     with ExitStack() as opened:
         try:
@@ -57,7 +68,7 @@ def open_media(uri: str) -> Iterator[InputContainer]:
 @contextmanager
 def _opened(uri: str) -> Iterator[InputContainer]:
     if uri.startswith(("http://", "https://")):
-        with _container(uri, timeout=_NETWORK_SECONDS) as container:
+        with _container(uri, timeout=_NETWORK_SECONDS, options=_RECONNECT) as container:
             yield container
         return
     with _file(uri) as file:
@@ -95,7 +106,16 @@ def _file(uri: str) -> Any:
 
 def _unreadable(uri: str, error: Exception) -> MediaError:
     why = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    if may_pass(error):
+        return StorageError(f"{uri}: cannot be read now ({why}). Check storage and network, then run this again.")
     return MediaError(f"{uri}: cannot be read ({why}). Check permissions and storage.", "unreadable")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether storage or network may be to blame for an error in reading, and not the file."""
+    if isinstance(error, _SERVER):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, _LASTING) and error.errno in _PASSING
 
 
 def _missing(uri: str) -> str:
@@ -114,8 +134,9 @@ def _invalid(uri: str) -> MediaError:
 def _looks_like_media(uri: str) -> bool:
     if uri.startswith(("http://", "https://")):
         return False
-    with _file(uri) as file:
+    with suppress(OSError), _file(uri) as file:
         return _SIGNATURES.match(file.read(16)) is not None
+    return False
 
 
 def picture_stream(container: InputContainer) -> Stream | None:

@@ -19,7 +19,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from talkface.clip import NS
-from talkface.media.container import Clock, clock_of, open_media, read_only, require_picture
+from talkface.media.container import Clock, clock_of, may_pass, open_media, read_only, require_picture
 
 _MARGINS_NS = (NS // 2, 5 * NS, 60 * NS)
 """How far before a start to seek, tried in turn: some containers seek by decoding time, or land late."""
@@ -165,7 +165,10 @@ class VideoReader:
 
 
 def packets(container: InputContainer, stream: Stream, patience: int = 100) -> Iterator[Any]:
-    """Packets of one stream; None for each that the demuxer could not read. Gives up after ``patience`` in a row."""
+    """Packets of one stream; None for each that the demuxer could not read. Gives up after ``patience`` in a row.
+
+    Raises what storage and network raise: the file may be whole.
+    """
     failures = 0
     while failures < patience:
         try:
@@ -173,7 +176,9 @@ def packets(container: InputContainer, stream: Stream, patience: int = 100) -> I
                 failures = 0
                 yield packet
             return
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if may_pass(error):
+                raise
             failures += 1
             yield None
 

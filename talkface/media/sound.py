@@ -1,7 +1,7 @@
 """Decoding sound to 16 kHz mono on the source clock."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -43,10 +43,16 @@ _FOLLOW = 25
 _WARP_NS = 1_000_000
 """Drift within a run of up to this is left alone: the run is placed at its median time."""
 
+LEAST = SAMPLE_RATE // 1000
+"""Samples: shorter gaps and overlaps than this, a millisecond, are rounding."""
+
 _PREROLL_NS = NS
 _TAIL_NS = NS // 2
 _UNTIMED = {"mp3", "aac", "ac3", "eac3", "au"}
 """Sound files without timestamps: a seek in them lands at an estimate, so they are read from the start."""
+
+
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,8 @@ class Sound:
     """Sound of a span of the source clock: sample i at ``start_ns + i * 62500``, silence where there was none.
 
     ``present`` says whether the source has a sound stream at all; without one all samples are 0 and the whole span is
-    a gap. ``gaps`` are the spans, in source ns, that no decoded sound covers, late starts and early ends included.
+    a gap. ``gaps`` are the spans, in source ns, that no decoded sound covers, late starts and early ends included;
+    ``overlaps`` those for which there was sound twice, of which the earlier was kept.
     ``start_offset_ms`` is the start of the sound stream minus the start of the picture stream (NaN if either is
     missing). ``drift_ms`` is the presentation time that passed minus the time that the samples say passed
     (count / rate), over the sound in the span, gaps not counted: what a tool that counts samples gets wrong, positive
@@ -64,7 +71,8 @@ class Sound:
     samples: Int16[np.ndarray, " samples"]
     start_ns: int
     present: bool
-    gaps: tuple[tuple[int, int], ...] = ()
+    gaps: Spans = ()
+    overlaps: Spans = ()
     start_offset_ms: float = float("nan")
     drift_at_ns: Int64[np.ndarray, " knots"] = field(default_factory=lambda: np.zeros(1, np.int64))
     drift_by_ms: Float[np.ndarray, " knots"] = field(default_factory=lambda: np.zeros(1))
@@ -73,6 +81,16 @@ class Sound:
     def end_ns(self) -> int:
         """End of the last sample, source ns."""
         return self.start_ns + len(self.samples) * STEP_NS
+
+    @property
+    def filled_seconds(self) -> float:
+        """How much of the span is silence because there was no sound."""
+        return sum(b - a for a, b in self.gaps) / NS
+
+    @property
+    def dropped_seconds(self) -> float:
+        """How much sound was left out because its place was taken."""
+        return sum(b - a for a, b in self.overlaps) / NS
 
     @property
     def drift_ms(self) -> float:
@@ -95,11 +113,16 @@ class Sound:
             samples=samples,
             start_ns=start_ns,
             present=self.present,
-            gaps=tuple((max(a, start_ns), min(b, end_ns)) for a, b in self.gaps if a < end_ns and b > start_ns),
+            gaps=_within(self.gaps, start_ns, end_ns),
+            overlaps=_within(self.overlaps, start_ns, end_ns),
             start_offset_ms=self.start_offset_ms,
             drift_at_ns=at,
             drift_by_ms=np.interp(at, self.drift_at_ns, self.drift_by_ms),
         )
+
+
+def _within(spans: Spans, start_ns: int, end_ns: int) -> Spans:
+    return tuple((max(a, start_ns), min(b, end_ns)) for a, b in spans if a < end_ns and b > start_ns)
 
 
 def n_samples(start_ns: int, end_ns: int) -> int:
@@ -321,6 +344,7 @@ class _Page:
         self.start_ns = start_ns
         self.samples = np.zeros(n_samples(start_ns, end_ns), np.int16)
         self.covered: list[tuple[int, int]] = []
+        self.overlaps: list[tuple[int, int]] = []
         self.drift_at: list[float] = []
         self.drift_by: list[float] = []
 
@@ -335,6 +359,8 @@ class _Page:
             first, y = _stretched(y, run.start_ns - self.start_ns, at, late)
         written = self.covered[-1][1] if self.covered else 0
         low, high = max(first, written, 0), min(first + len(y), len(self.samples))
+        if min(written, high) - max(first, 0) > LEAST:
+            self.overlaps.append((max(first, 0), min(written, high)))
         if low < high:
             self.samples[low:high] = y[low - first : high - first]
             self.covered.append((low, high))
@@ -351,7 +377,8 @@ class _Page:
             samples=self.samples,
             start_ns=self.start_ns,
             present=True,
-            gaps=tuple(self._gaps()),
+            gaps=self._spans(self._gaps()),
+            overlaps=self._spans(self.overlaps),
             start_offset_ms=offset_ms,
             drift_at_ns=at,
             drift_by_ms=np.array(self.drift_by or [0.0]),
@@ -360,9 +387,10 @@ class _Page:
 
     def _gaps(self) -> Iterator[tuple[int, int]]:
         edges = [0, *(edge for span in self.covered for edge in span), len(self.samples)]
-        for low, high in zip(edges[::2], edges[1::2], strict=True):
-            if high - low > SAMPLE_RATE // 1000:
-                yield self.start_ns + low * STEP_NS, self.start_ns + high * STEP_NS
+        return ((low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if high - low > LEAST)
+
+    def _spans(self, samples: Iterable[tuple[int, int]]) -> Spans:
+        return tuple((self.start_ns + a * STEP_NS, self.start_ns + b * STEP_NS) for a, b in samples)
 
 
 def _stretched(y: np.ndarray, start_ns: float, at: np.ndarray, late: np.ndarray) -> tuple[int, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline
 from talkface.config import Build, Threshold
-from talkface.datasets.build import Plan, build
+from talkface.datasets.build import PackUse, Plan, build
 from talkface.datasets.reader import Dataset
 from talkface.store import PACKS, Folder, npy, write_pack
 
@@ -16,6 +16,10 @@ COLUMNS = (
     ColumnSpec(name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes"),
     ColumnSpec(name="mel", dtype="float16", shape=(80,), unit="log", clock="sound", description="mel", rate=80.0),
 )
+
+
+NOTHING: dict[str, Any] = {"sound_filled_seconds": 0.0, "sound_dropped_seconds": 0.0, "share": {}, "status": {}}
+"""What a clip's record says where nothing is missing and no annotator is recorded."""
 
 
 def source(name: str, **labels: Any) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def clip(key: str, frames: int, score: dict[str, float], seed: int) -> tuple[dic
     record = {
         "key": key, "track": 0, "shot": 0, "start_ns": 0, "end_ns": frames * 40_000_000, "duration": frames * 0.04,
         "frames": frames, "fps_avg": 25.0, "is_vfr": False, "av_offset_ms": 0.0, "av_drift_ms": 0.0,
-        "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": score, "status": {},
+        "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": score, **NOTHING,
     }  # fmt: skip
     members = {
         "mp4": rng.bytes(900), "flac": rng.bytes(400), "pts.npy": npy(timeline.pts_ns), "valid.npy": npy(table.valid()),
@@ -57,10 +61,10 @@ def make_plan(folder: Folder, n_sources: int = 6, score: str = "coverage", **bui
     packs = Folder(f"{folder.url}/{PACKS}")
     sources = [source(f"s{i}.mp4", speaker=f"p{i // 2}", emotion="happy", intensity=3) for i in range(n_sources)]
     for i in range(n_sources):
-        about: dict[str, Any] = {"source": f"s{i}.mp4", "clips": [], "rejects": []}
+        about: dict[str, Any] = {"clips": [], "rejects": []}
         with write_pack(packs, f"u{i}", about) as pack:
             for j in range(2):
-                record, members = clip(f"s{i}-{j}", 10 + i, {score: 0.2 if (i, j) == (0, 1) else 1.0}, 10 * i + j)
+                record, members = clip(f"{j}", 10 + i, {score: 0.2 if (i, j) == (0, 1) else 1.0}, 10 * i + j)
                 about["clips"].append(record)
                 pack.add(record["key"], members)
     info = {
@@ -68,9 +72,10 @@ def make_plan(folder: Folder, n_sources: int = 6, score: str = "coverage", **bui
         "fingerprint": "0", "layout": "plain", "strictest_licence": "CC-BY-4.0",
     }  # fmt: skip
     scores = [ScoreSpec(name=score, unit="0..1", description="a share")]
+    packs_used = [PackUse(name=f"u{i}", source=f"s{i}.mp4", prefix=f"s{i}-") for i in range(n_sources)]
     settings = {"thresholds": {"coverage": Threshold(min=0.5)}, "shard_megabytes": 0.03} | build_settings
     return Plan(
-        sources=sources, packs=[f"u{i}" for i in range(n_sources)], rejects=[], columns=COLUMNS, scores=scores,
+        sources=sources, packs=packs_used, rejects=[], columns=COLUMNS, scores=scores,
         info=info, has_video=True, build=Build(**settings),
     )  # fmt: skip
 

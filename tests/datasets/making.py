@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 from talkface.annotate.head import Annotator as Head
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets.build import Plan, build
+from talkface.datasets.build import PackUse, Plan, build
 from talkface.media import VideoWriter, encode_flac
 from talkface.store import PACKS, Folder, npy, write_pack
-from tests.datasets.conftest import make_plan, source
+from tests.datasets.conftest import NOTHING, make_plan, source
 
 CROP = np.array([[0.5, 0.0, -10.0], [0.0, 0.5, -20.0]])
 SIZE = 64
@@ -111,7 +111,7 @@ def make(root: str | Path, clips: Sequence[Made], *, video: bool = False, megaby
             "key": clip.key, "track": 0, "shot": 0, "start_ns": 5_000, "end_ns": 5_000 + clip.end_ns,
             "duration": clip.end_ns / 1e9, "frames": len(clip.pts_ns), "fps_avg": Timeline(clip.pts_ns).fps,
             "is_vfr": Timeline(clip.pts_ns).is_variable, "av_offset_ms": 0.0, "av_drift_ms": 0.0,
-            "crop": CROP.tolist(), "crop_size": SIZE, "scores": {"speech_share": 1.0}, "status": {},
+            "crop": CROP.tolist(), "crop_size": SIZE, "scores": {"speech_share": 1.0}, **NOTHING,
         }  # fmt: skip
         columns = columns_of(clip)
         on_frames = {c.name: columns[c.name] for c in COLUMNS if c.clock == "frame"}
@@ -122,11 +122,11 @@ def make(root: str | Path, clips: Sequence[Made], *, video: bool = False, megaby
             "valid.npy": npy(FrameTable(Timeline(clip.pts_ns), on_frames).valid()),
             **{f"{name}.npy": npy(values) for name, values in columns.items()},
         }
-        about: dict[str, Any] = {"source": f"{clip.key}.mp4", "clips": [record], "rejects": []}
+        about: dict[str, Any] = {"clips": [record], "rejects": []}
         with write_pack(packs, clip.key, about) as pack:
             pack.add(clip.key, members)
     plan = Plan(
-        sources=sources, packs=[c.key for c in clips], rejects=[], columns=COLUMNS,
+        sources=sources, packs=[PackUse(name=c.key, source=f"{c.key}.mp4") for c in clips], rejects=[], columns=COLUMNS,
         scores=[ScoreSpec(name="speech_share", unit="0..1", description="a share")],
         info=make_plan(folder, 0).info, has_video=video,
         build=Build(thresholds={}, shard_megabytes=megabytes, val=0, test=0),

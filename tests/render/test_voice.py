@@ -89,7 +89,9 @@ def test_pitch_is_the_persons(hertz: float) -> None:
 def test_formants_ring_where_asked(name: str) -> None:
     """Noise through a vowel's resonators peaks at its first formant."""
     noise = np.random.default_rng(0).normal(size=80 * 400)
-    frequency, power = welch(_resonate(noise, np.tile(VOWELS[name].formants, (400, 1))), SAMPLE_RATE, nperseg=1024)
+    frequency, power = welch(
+        _resonate(noise, np.tile(np.array(VOWELS[name].formants, float), (400, 1))), SAMPLE_RATE, nperseg=1024
+    )
     low = frequency < 1.3 * VOWELS[name].formants[0]
     assert frequency[low][np.argmax(power[low])] == pytest.approx(VOWELS[name].formants[0], rel=0.15)
 
