@@ -5,7 +5,7 @@ READY := .venv/.ready
 S3SERVER := .venv/s3server/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench setup clean
+.PHONY: demo test bench browser setup clean
 
 setup: $(READY)
 
@@ -38,7 +38,13 @@ demo: $(READY)
 	@echo 'Look at demo/sheet.png, then point it at your own folder:'
 	@echo '    $(BIN)/toolkit ingest FOLDER --out DATASET'
 
-test: $(READY) $(S3SERVER)
+# The page of `toolkit view` is tested in a real browser: installed where that is possible, else its tests are skipped.
+browser:
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends chromium > /dev/null; } \
+		|| echo 'No Chromium here, and it cannot be installed: tests of the page are skipped.'
+
+test: $(READY) $(S3SERVER) browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

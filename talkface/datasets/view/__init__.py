@@ -1,0 +1,1 @@
+"""A local web page to look into a dataset: search, play, compare, mark."""
