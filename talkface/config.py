@@ -127,7 +127,10 @@ PRESETS: Final[dict[str, dict[str, Rule]]] = {
             min=0.5, annotator="voice", why="a talk with less speech than silence is applause or music"
         ),
         "jaw_open_range": Rule(min=0.05, annotator="arkit", why="sound over a still picture has a mouth that rests"),
-        "sync_confidence": Rule(min=0.0, annotator="sync", why="the mouth must follow this sound and no other"),
+        "sync_confidence": Rule(min=0.0, annotator="sync", why="log-odds: mouth and sound rather belong together"),
+        "sync_offset_ms": Rule(
+            min=-80, max=80, annotator="sync", why="two frames at 25 fps; as near as the estimate comes"
+        ),
     },
     "in-the-wild": {
         "coverage": Rule(
@@ -143,7 +146,10 @@ PRESETS: Final[dict[str, dict[str, Rule]]] = {
         "speech_share": Rule(min=0.3, annotator="voice", why="pauses are fine, scenes without words teach no lips"),
         "snr_db": Rule(min=5, annotator="voice", why="with louder music than this, mel follows the music"),
         "jaw_open_range": Rule(min=0.05, annotator="arkit", why="a listener's mouth rests"),
-        "sync_confidence": Rule(min=0.0, annotator="sync", why="the mouth must follow this sound and no other"),
+        "sync_confidence": Rule(min=0.0, annotator="sync", why="log-odds: mouth and sound rather belong together"),
+        "sync_offset_ms": Rule(
+            min=-80, max=80, annotator="sync", why="two frames at 25 fps; as near as the estimate comes"
+        ),
         "speaking_share": Rule(min=0.5, annotator="speaker", why="the voice must be this face's for most of the clip"),
     },
     "emo-stage1": {
