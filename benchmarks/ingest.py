@@ -72,6 +72,6 @@ def ingest(clips: list[Path], models: Path, workers: int) -> dict[str, Any]:
         if result.returncode not in (0, 3):
             sys.exit(result.stdout + result.stderr)
         told = json.loads((Path(out) / "dataset" / "run.json").read_text())
-    busy = int(re.search(r"(\d+)% of", result.stdout)[1]) / 100  # type: ignore[index]
+    busy = int(re.search(r"(\d+)% of the workers", result.stdout)[1]) / 100  # type: ignore[index]
     cpu = sum(told["cpu_seconds"].values())
     return {"frames": told["frames"], "seconds": wall, "busy": busy, "cpu_seconds": cpu, "summary": result.stdout}

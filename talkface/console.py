@@ -1,15 +1,15 @@
 """What the terminal shows: one progress bar, and the closing summaries."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
+from tqdm import tqdm
 
 from talkface.datasets.stats import rejects_by_reason
+from talkface.progress import advance, bar
 
 if TYPE_CHECKING:
     from talkface.config import Rule
@@ -25,59 +25,33 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[["Progress"], None]]:
-    """One bar: files, seconds of video, times real time, time left. Gives the function that feeds it."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[files]} files"),
-        TextColumn("{task.fields[seconds]} s of video"),
-        TextColumn("{task.fields[speed]} x real time"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("ingest", total=None, files="0", seconds="0", speed="-")
+    """One bar: seconds of video, time left, files, times real time. Gives the function that feeds it."""
+    with ExitStack() as shown:
+        bars: list[tqdm] = []
 
         def observe(progress: "Progress") -> None:
-            bar.update(
-                task,
-                total=progress.seconds,
-                completed=progress.seconds_done,
-                files=f"{progress.files_done}/{progress.files}",
-                seconds=f"{progress.seconds_done:.0f}/{progress.seconds:.0f}",
-                speed=f"{progress.times_real_time:.1f}",
-            )
+            if not bars:
+                kept = progress.seconds_done
+                bars.append(shown.enter_context(bar("ingest", progress.seconds, "s of video", done=kept)))
+            files = f"{progress.files_done}/{progress.files} files"
+            advance(bars[0], progress.seconds_done, f"{files}, {progress.times_real_time:.1f} x real time")
 
         yield observe
 
 
 @contextmanager
 def annotate_bar() -> Iterator[Callable[["Annotating"], None]]:
-    """One bar an annotator: clips, times real time, time left. Gives the function that feeds it."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[clips]} clips"),
-        TextColumn("{task.fields[speed]} x real time"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=errors, transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
+    """One bar an annotator: seconds of clips, time left, clips, times real time. Gives the function that feeds it."""
+    with ExitStack() as shown:
+        bars: dict[str, tqdm] = {}
 
         def observe(progress: "Annotating") -> None:
-            if progress.name not in tasks:
-                tasks[progress.name] = bar.add_task(progress.name, total=None, clips="0", speed="-")
-            bar.update(
-                tasks[progress.name],
-                total=progress.seconds,
-                completed=progress.seconds_done,
-                clips=f"{progress.clips_done}/{progress.clips}",
-                speed=f"{progress.times_real_time:.1f}",
-            )
+            if progress.name not in bars:
+                kept = progress.seconds_done
+                made = bar(progress.name, progress.seconds, "s of clips", done=kept)
+                bars[progress.name] = shown.enter_context(made)
+            clips = f"{progress.clips_done}/{progress.clips} clips"
+            advance(bars[progress.name], progress.seconds_done, f"{clips}, {progress.times_real_time:.1f} x real time")
 
         yield observe
 
@@ -99,7 +73,7 @@ def print_annotated(made: "Made") -> None:
         errors.print(f"failed: {row['key']} of {row['source']}: {row['message']}", markup=False)
 
 
-def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str, workers: int) -> None:
+def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str) -> None:
     """The summary at the end of an ingest: clips, hours, rejects by reason, times real time per stage, models."""
     progress = result.progress
     clips = sum(s["clips"] for s in dataset["splits"].values())
@@ -114,7 +88,7 @@ def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str, w
     print_rejects(dataset["rejects"])
     worked = progress.seconds - progress.seconds_kept
     if worked and progress.cpu:
-        print_stages(progress, worked, workers)
+        print_stages(progress, worked)
     for line in models_used(dataset["info"]):
         console.print(line)
     for failure in result.failures:
@@ -129,17 +103,17 @@ def print_rejects(rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(f"rejects: {text or 'none'}" + (" (toolkit why DATASET FILE tells more)" if reasons else ""))
 
 
-def print_stages(progress: "Progress", worked: float, workers: int) -> None:
+def print_stages(progress: "Progress", worked: float) -> None:
     """CPU seconds of each stage, and how many times real time one core does it at."""
     table = Table("stage", "CPU s", "share", "x real time a core", box=None, header_style="")
     total = sum(progress.cpu.values())
     for stage, cpu in sorted(progress.cpu.items(), key=lambda item: -item[1]):
         table.add_row(stage, f"{cpu:.1f}", f"{cpu / total:.0%}", f"{worked / cpu:.1f}" if cpu > 0.005 else "-")
     console.print(table)
-    busy = total / (progress.wall * max(workers, 1))
     console.print(
         f"{progress.frames} frames in {progress.wall:.1f} s: {progress.frames / progress.wall:.1f} frames/s, "
-        f"{worked / progress.wall:.2f} x real time, {busy:.0%} of {max(workers, 1)} workers busy in the stages"
+        f"{worked / progress.wall:.2f} x real time, "
+        f"{progress.busy:.0%} of the workers' time in the stages"
     )
 
 
@@ -217,3 +191,16 @@ def print_stats(found: Mapping[str, Any]) -> None:
         table.add_row(name, *(f"{q:.4g}" for q in quantiles))
     console.print(table)
     console.print("rejects: " + (", ".join(f"{r} {n}" for r, n in found["rejects"].items()) or "none"))
+
+
+def print_evaluation(found: Mapping[str, Any]) -> None:
+    """``toolkit evaluate`` as text: a row a number, then what was skipped and why."""
+    made, known = found["generated"], found["reference"]
+    console.print(f"{made['faces']} generated, {known['faces']} reference faces, {known['pairs']} pairs")
+    table = Table("value", "generated", "reference", "unit", "better", "faces", box=None, header_style="")
+    for name, row in found["values"].items():
+        numbers = ("-" if n is None else f"{n:.4g}" for n in (row["value"], row["reference"]))
+        table.add_row(name, *numbers, row["unit"], row["better"], str(row["faces"]))
+    console.print(table)
+    for name, reason in found["skipped"].items():
+        console.print(f"skipped {name}: {reason}")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.error import HTTPError
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from talkface.progress import advance, bar
+
+PART: Final = ".part"
+"""Ending of a file that is being written. A crash may leave one behind."""
 
 CHUNK: Final = 1 << 18
 TIMEOUT_SECONDS: Final = 20
@@ -23,7 +25,7 @@ TRIES: Final = 3
 def whole_file(final: Path) -> Iterator[BinaryIO]:
     """A new file that takes its name when the block ends without an error; otherwise nothing is left of it."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.part")
+    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         with part.open("x+b") as file:
             yield file
@@ -36,12 +38,11 @@ def whole_file(final: Path) -> Iterator[BinaryIO]:
 
 def fetch(url: str, size: int, file: BinaryIO) -> None:
     """Download into ``file``, going on where a connection broke off, ``TRIES`` times in all."""
-    with _bar() as bar:
-        task = bar.add_task(Path(url).name, total=size or None)
+    with bar(Path(url).name, size, "B", unit_scale=True) as shown:
         for left in reversed(range(TRIES)):
             try:
                 for _ in _chunks(url, file):
-                    bar.update(task, completed=file.tell())
+                    advance(shown, file.tell())
             except HTTPError:
                 raise
             except (OSError, HTTPException):
@@ -66,9 +67,3 @@ def _chunks(url: str, file: BinaryIO) -> Iterator[int]:
         expected = response.headers.get("Content-Length")
     if expected is not None and file.tell() != start + int(expected):
         raise OSError(f"the connection closed after {file.tell()} of {start + int(expected)} bytes")
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -7,9 +7,10 @@ cores and no decoder or model ever lives through a fork.
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -26,19 +27,34 @@ Value = TypeVar("Value")
 RETRIES = 3
 """A unit whose worker died is tried again this often before it is given up."""
 
+LOOK_SECONDS, PAUSE_SECONDS = 2.0, 0.01
+"""How often a cluster's workers are counted, and finished units looked for."""
+
 LEAN = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 """glibc gives the pictures of large frames back to the system at once; its own habit keeps twice as much."""
+CALM = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+}
+"""Dask watches itself many times a second, which a unit of minutes does not need. No effect on foreign clusters."""
 QUIET = {"GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3", "OPENCV_LOG_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Unit, Value]):
-    """What became of one unit: its value, or the error that its function raised, or that its worker kept dying."""
+    """What became of one unit: its value, or the error that its function raised, or that its worker kept dying.
+
+    ``workers`` is how many there were when it ended.
+    """
 
     unit: Unit
     value: Value | None = None
     error: BaseException | None = None
     worker_died: bool = False
+    workers: int = 1
 
 
 def map_units(
@@ -77,7 +93,10 @@ def _in_process(function: Callable[[Unit], Value], units: Sequence[Unit]) -> Ite
 def _on_dask(
     client: Client, function: Callable[[Unit], Value], units: Sequence[Unit]
 ) -> Iterator[Outcome[Unit, Value]]:
-    """Keep as many units in flight as there are threads: Dask blames a dead worker's whole queue for its death."""
+    """Keep as many units in flight as there are workers: Dask blames a dead worker's whole queue for its death.
+
+    A cluster may grow and shrink meanwhile.
+    """
     waiting = iter(units)
     flying: dict[Future, Unit] = {}
 
@@ -86,13 +105,21 @@ def _on_dask(
         flying[future] = unit
         return future
 
-    running = as_completed([launch(u) for u in islice(waiting, max(1, sum(client.nthreads().values())))])
+    running, looked, workers = as_completed(), float("-inf"), 0
     try:
-        for future in running:
-            yield _outcome(flying.pop(future), future)
-            future.release()
-            for unit in islice(waiting, 1):
+        while True:
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked, workers = time.monotonic(), max(1, len(client.nthreads()))
+            for unit in islice(waiting, max(0, workers - len(flying))):
                 running.add(launch(unit))
+            if not flying:
+                return
+            if not running.has_ready():
+                time.sleep(PAUSE_SECONDS)
+                continue
+            future = next(running)
+            yield replace(_outcome(flying.pop(future), future), workers=workers)
+            future.release()
     finally:
         client.cancel(list(flying), force=True)
 
@@ -113,6 +140,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         "distributed.nanny.pre-spawn-environ": SINGLE_THREAD | LEAN | QUIET,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.admin.large-graph-warning-threshold": "1GB",
+        **CALM,
     }
     with dask.config.set(settings):
         if scheduler is not None:
@@ -134,7 +162,8 @@ def _local_cluster(workers: int) -> LocalCluster:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )

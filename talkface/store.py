@@ -9,7 +9,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from talkface.download import PART, whole_file
 from talkface.errors import ConfigError, DatasetError, RunError
 
 try:
@@ -28,8 +28,6 @@ try:
 except ImportError:  # Windows has no flock; two writers are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
-PART = ".part"
-"""Ending of a file that is being written; a crash may leave one behind, and ``Folder.sweep`` removes it."""
 
 OURS = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
 """Names of such files: other programs have partial files too."""
@@ -112,16 +110,8 @@ class Folder:
     @contextmanager
     def _create_local(self, name: str) -> Iterator[IO[bytes]]:
         final = Path(self.path(name))
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PART}")
-        try:
-            with part.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(final)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(final) as file:
+            yield file
         _sync_folder(final.parent)
 
     @contextmanager

@@ -48,11 +48,23 @@ class Progress:
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     frames: int = 0
     started: float = field(default_factory=time.monotonic)
+    worker_seconds: float = 0.0
+    _counted: float = 0.0
 
     @property
     def wall(self) -> float:
         """Seconds since the run began."""
         return time.monotonic() - self.started
+
+    def count_workers(self, workers: int) -> None:
+        """Note how many workers there have been since this was last called."""
+        self.worker_seconds += workers * (self.wall - self._counted)
+        self._counted = self.wall
+
+    @property
+    def busy(self) -> float:
+        """CPU seconds inside the stages over the seconds that all workers had."""
+        return sum(self.cpu.values()) / max(self.worker_seconds, 1e-9)
 
     @property
     def times_real_time(self) -> float:
@@ -130,13 +142,13 @@ def ingest(
     )
 
 
-def run_report(result: IngestResult, workers: int) -> dict[str, Any]:
+def run_report(result: IngestResult) -> dict[str, Any]:
     """What a run cost, for ``run.json`` beside the dataset; not part of the dataset, whose bytes know no clock."""
     progress = result.progress
     worked = progress.seconds_done - progress.seconds_kept
     return {
-        "workers": workers,
         "wall_seconds": progress.wall,
+        "worker_seconds": progress.worker_seconds,
         "video_seconds": worked,
         "video_seconds_kept": progress.seconds_kept,
         "frames": progress.frames,
@@ -148,6 +160,7 @@ def run_report(result: IngestResult, workers: int) -> dict[str, Any]:
 
 def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject | None:
     """Add a finished unit to the progress; a reject if it came to nothing. A full disk ends the run."""
+    progress.count_workers(outcome.workers)
     progress.units_done += 1
     progress.seconds_done += outcome.unit.seconds
     if outcome.value is not None:

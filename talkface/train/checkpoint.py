@@ -32,8 +32,9 @@ from safetensors.torch import load_file, save_file
 from talkface import __version__
 from talkface.config import parse
 from talkface.datasets.reader import Dataset
+from talkface.download import PART
 from talkface.errors import ConfigError, RunError, WeightsError
-from talkface.store import PART, Folder
+from talkface.store import Folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
 
 FORMAT: Final = 1
