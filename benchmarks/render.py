@@ -15,11 +15,11 @@ SIZES = (256, 512)
 
 def main(options: argparse.Namespace) -> None:
     """Draw a range of motion on the built-in head and on the same head as a GLB; with and without the mp4."""
-    from talkface.render import gl, talk  # noqa: PLC0415
-    from talkface.threads import one_thread  # noqa: PLC0415
-    from talkface.render.gltf import read_gltf, write_glb  # noqa: PLC0415
-    from talkface.render.morph import MorphRig  # noqa: PLC0415
-    from talkface.render.rigs import SyntheticRig, head_mesh  # noqa: PLC0415
+    from talkface.render import gl, talk
+    from talkface.render.gltf import read_gltf, write_glb
+    from talkface.render.morph import MorphRig
+    from talkface.render.rigs import SyntheticRig, head_mesh
+    from talkface.threads import one_thread
 
     one_thread()
     motion = talk.range_of_motion(FPS)
@@ -54,9 +54,9 @@ def drawing(motion, rig, size: int, n: int = 60) -> float:
 
 def writing(motion, rig, size: int, folder: str, n: int = 60) -> float:
     """Frames a second into an mp4."""
-    from itertools import islice  # noqa: PLC0415
+    from itertools import islice
 
-    from talkface.render import talk  # noqa: PLC0415
+    from talkface.render import talk
 
     started = time.process_time()
     pictures = islice(talk_frames(motion, rig, size), n)
@@ -65,6 +65,6 @@ def writing(motion, rig, size: int, folder: str, n: int = 60) -> float:
 
 
 def talk_frames(motion, rig, size: int):
-    from talkface.render import talk  # noqa: PLC0415
+    from talkface.render import talk
 
     return talk.frames(motion, rig, size)
