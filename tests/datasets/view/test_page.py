@@ -15,7 +15,7 @@ from talkface.datasets import open_dataset
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import change_selection, read_selection
 from talkface.vocab import ARKIT
-from tests.datasets.making import CROP, columns_of, dot
+from tests.datasets.making import CROP, columns_of, dot, make
 from tests.datasets.view.conftest import BY_KEY, Served, serving
 
 JAW = ARKIT.index("jawOpen")
@@ -314,3 +314,13 @@ def test_a_hundred_thousand_clips(browser: Any, copy: str) -> None:
         page.fill("#search", "clip-0999")
         assert "100 of 100,000" in page.inner_text("#count")
         context.close()
+
+
+def test_a_dataset_without_pictures_is_heard_and_its_curves_move(browser: Any, tmp_path: Path) -> None:
+    with serving(make(tmp_path / "quiet", [BY_KEY["a-25"]])) as served:
+        for page in opened(browser, served):
+            page.keyboard.press("End")
+            until(lambda page=page: drawn(page)["frame"] == 69, "the last frame's values are shown")
+            page.keyboard.press("Home")
+            page.keyboard.press("Space")
+            until(lambda page=page: drawn(page)["frame"] > 20, "the curves follow the sound")
