@@ -146,6 +146,11 @@ class Head:
         upper, lower = self._some(self._lips, arkit)
         return float(np.linalg.norm(upper - lower))
 
+    def some_vertices(self, vertices: np.ndarray, arkit: Float[np.ndarray, " 52"]) -> Float[np.ndarray, "some 3"]:
+        """Some vertices of `vertices`, eyes apart, for the price of those."""
+        weights = _corrected(np.nan_to_num(np.asarray(arkit, np.float64))).astype(np.float32)
+        return self.rest[vertices] + np.tensordot(weights, self.basis[:, vertices], axes=1)
+
     def _some(self, marks: "Marks", arkit: np.ndarray) -> Float[np.ndarray, "marks 3"]:
         weights = _corrected(np.nan_to_num(np.asarray(arkit, np.float64)))
         return marks.rest + np.tensordot(weights.astype(np.float32), marks.basis, axes=1)
@@ -232,8 +237,8 @@ class Head:
         at = self.parts["cavity"].vertices
         for side, word in ((1, "Left"), (-1, "Right")):
             share = smooth(0.0, 3.0, side * points[at, 0])[:, None]
-            for shape, shift in (("mouthSmile", (0.75, 0.3, -0.25)), ("mouthStretch", (0.6, -0.1, -0.25))):
-                basis[_INDEX[shape + word], at] = share * np.array(shift) * (side, 1, 1)
+            for shape, wider in (("mouthSmile", (0.75, 0.3, -0.25)), ("mouthStretch", (0.6, -0.1, -0.25))):
+                basis[_INDEX[shape + word], at] = share * np.array(wider) * (side, 1, 1)
         at = self.parts["tongue"].vertices
         basis[_INDEX["tongueOut"], at] = mesh.tongue(out=True).reshape(-1, 3) - mesh.tongue(out=False).reshape(-1, 3)
 

@@ -1,0 +1,51 @@
+"""``toolkit evaluate``."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def command(
+    generated: Annotated[str, typer.Argument(help="Motion file (.npz, .csv), a folder of them, or a dataset.")],
+    reference: Annotated[str | None, typer.Option(help="What to compare with: a dataset, a folder or a file.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Metrics, separated by commas (default: all).")] = None,
+    window: Annotated[int, typer.Option(min=2, help="Frames of a sampling window, for jumps between windows.")] = 32,
+    stride: Annotated[int | None, typer.Option(min=1, help="By how many frames windows advance (window - 1).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure generated faces: alone, against a reference as a population, and clip by clip where keys agree.
+
+    Example: `toolkit evaluate motions/ --reference dataset --metrics mouth_shapes,expression_frechet`
+    """
+    from functools import partial
+
+    from talkface.console import print_evaluation
+    from talkface.metrics.base import Comparison
+    from talkface.metrics.evaluate import evaluate
+    from talkface.metrics.faces import pair_up, read_faces
+    from talkface.render.landmarks import rig_points
+    from talkface.render.rig import Head
+
+    rig = partial(rig_points, Head())
+    names = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
+    faces = read_faces(generated, rig)
+    references = [] if reference is None else read_faces(reference, rig)
+    pairs = pair_up(faces, references)
+    heard = {face.key: face for face, _ in pairs}
+    given = Comparison(
+        generated=[heard.get(face.key, face) for face in faces],
+        references=references,
+        pairs=pairs,
+        window=window,
+        stride=window - 1 if stride is None else stride,
+    )
+    found = {
+        "generated": {"from": generated, "faces": len(faces)},
+        "reference": {"from": reference, "faces": len(references), "pairs": len(pairs)},
+        **evaluate(given, names),
+    }
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_evaluation(found)

@@ -1,0 +1,1 @@
+"""Numbers about generated faces: one file a metric, found by its name."""

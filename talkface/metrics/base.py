@@ -1,0 +1,112 @@
+"""What a metric is, what it is given, and how metrics are found: the public modules of this folder, by file name."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int16, Int64, UInt8
+
+import talkface.metrics
+from talkface.errors import ConfigError
+
+Better = Literal["lower", "higher", "as reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """One face over time: what is known of a clip or of generated motion.
+
+    ``columns`` have a row a frame, missing is NaN: ``arkit`` (52), ``head`` (7: quaternion wxyz, cm), ``flame`` (59),
+    ``lm68`` (68, 2: pixels of a 256 crop), and from the built-in head moved by ``arkit`` and ``head``: ``lips``
+    (vertices, 3: cm) and ``rig68`` (68, 2: pixels of a picture of 256). ``sound`` is 16 kHz mono from time 0.
+    ``pictures`` gives RGB frames in order.
+    """
+
+    key: str
+    pts_ns: Int64[np.ndarray, " frames"]
+    columns: Mapping[str, np.ndarray]
+    sound: Int16[np.ndarray, " samples"] | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Callable[[], Iterator[UInt8[np.ndarray, "height width 3"]]] | None = None
+
+    def has(self, what: str) -> bool:
+        """Whether a column, ``sound`` or ``pictures`` is there and not wholly missing."""
+        if what in ("sound", "pictures"):
+            return getattr(self, what) is not None
+        return what in self.columns and bool(np.isfinite(self.columns[what]).any())
+
+
+class SyncExpert(Protocol):
+    """Tells whether mouth and sound belong together; a trained ``sync_expert`` is one."""
+
+    def distance(self, face: Face, shift_ns: int) -> Float[np.ndarray, " windows"]:
+        """How far mouth and sound are apart in every window, the sound taken ``shift_ns`` later."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is measured: generated faces, references as a set, and pairs of both on the generated face's clock.
+
+    ``window`` and ``stride`` are the frames of a sampling window and by how many the windows advance.
+    """
+
+    generated: Sequence[Face]
+    references: Sequence[Face] = ()
+    pairs: Sequence[tuple[Face, Face]] = ()
+    window: int = 32
+    stride: int = 31
+    sync_expert: SyncExpert | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a metric: unit, which way is better, what it is."""
+
+    unit: str
+    better: Better
+    description: str
+
+
+class Metric(Protocol):
+    """Numbers from a comparison.
+
+    ``needs`` names what every face it looks at must have (a column, ``sound``, ``pictures``), and ``pairs``,
+    ``references`` or ``sync_expert``. ``describes`` is true where the numbers describe one set of faces, so that those
+    of the references are worth having beside them. ``compute`` gives a float for every name in ``values``, NaN where
+    there is nothing to measure.
+    """
+
+    name: str
+    needs: Sequence[str]
+    describes: bool
+    values: Mapping[str, Value]
+
+    def compute(self, given: Comparison) -> Mapping[str, float]: ...
+
+
+@cache
+def metric_names() -> tuple[str, ...]:
+    """Names of all metrics: the modules of this folder that have a class ``Metric`` of their own."""
+    found = (m.name for m in pkgutil.iter_modules(talkface.metrics.__path__))
+    return tuple(sorted(n for n in found if not n.startswith("_") and n not in ("base", "faces", "evaluate")))
+
+
+def metric(name: str) -> Metric:
+    """The metric in ``talkface/metrics/<name>.py``. Raises ConfigError for a name that no file has."""
+    if name not in metric_names():
+        raise ConfigError(f"no metric named {name!r}; there are: {', '.join(metric_names())}")
+    made: Metric = importlib.import_module(f"talkface.metrics.{name}").Metric()
+    return made
+
+
+def mean(numbers: Sequence[float] | np.ndarray) -> float:
+    """Mean of what is known; NaN for nothing."""
+    known = np.asarray(numbers, float)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) > 0 else float("nan")

@@ -1,0 +1,108 @@
+"""Faces to measure, from motion files and datasets, and which of them belong together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from talkface.datasets.export import motion_of
+from talkface.datasets.reader import Dataset
+from talkface.datasets.resample import resample
+from talkface.errors import ConfigError
+from talkface.media import ClipFrames, decode_flac
+from talkface.metrics.base import Face
+from talkface.motion import Motion
+from talkface.vocab import ARKIT
+
+Rig = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""From columns ``arkit`` and ``head`` to ``lips`` and ``rig68``."""
+CROP = 256
+"""Pixels of the crop in which real landmarks are measured, as in the papers."""
+
+
+def of_motion(motion: Motion, key: str, rig: Rig | None = None) -> Face:
+    """Motion as a face without sound."""
+    columns = {"arkit": motion.arkit, "head": motion.head}
+    drawn = {} if rig is None else rig(motion.arkit, motion.head)
+    return Face(key=key, pts_ns=motion.pts_ns, columns={**columns, **drawn}, provenance=motion.provenance)
+
+
+def of_clip(dataset: Dataset, key: str, rig: Rig | None = None) -> Face:
+    """A clip of a dataset with its sound, landmarks in the crop and pictures, as far as the dataset has them."""
+    face = of_motion(motion_of(dataset, key), key, rig)
+    there = {s.name for s in dataset.info.specs()} & {"flame", "lm68"}
+    columns = dict(dataset.arrays(key, sorted(there)))
+    about = dataset.sample(key, ["json"])["json"]
+    if "lm68" in columns:
+        crop = np.array(about["crop"])
+        columns["lm68"] = (columns["lm68"] @ crop[:, :2].T + crop[:, 2]) * (CROP / about["crop_size"])
+    heard = about["scores"].get("has_sound", 1.0) != 0.0
+    return replace(
+        face,
+        columns={**face.columns, **columns},
+        sound=decode_flac(dataset.member(key, "flac")) if heard else None,
+        labels=about["labels"],
+        pictures=(lambda: iter(ClipFrames(dataset.member(key, "mp4")))) if dataset.info.has_video else None,
+    )
+
+
+def read_faces(where: str, rig: Rig | None = None) -> list[Face]:
+    """Faces in a motion file, a folder of motion files, or a dataset.
+
+    Raises ConfigError where there is none of these.
+    """
+    path = Path(where)
+    if path.is_file():
+        return [of_motion(Motion.load(path), path.stem, rig)]
+    files = sorted(p for p in path.glob("*") if p.suffix in (".npz", ".csv")) if path.is_dir() else []
+    if files and not (path / "dataset.json").is_file():
+        return [of_motion(Motion.load(p), p.stem, rig) for p in files]
+    if path.is_dir() and not (path / "dataset.json").is_file():
+        raise ConfigError(f"{where}: no motion file (.npz, .csv) and no dataset in it.")
+    dataset = Dataset(where)
+    return [of_clip(dataset, key, rig) for key in dataset.keys()]  # noqa: SIM118
+
+
+def pair_up(generated: Sequence[Face], references: Sequence[Face]) -> list[tuple[Face, Face]]:
+    """Generated faces and the references they stand for, on the generated faces' clocks.
+
+    One and one belong together. Otherwise a face belongs to the reference whose key it has, or with which its name or
+    its provenance's ``clip`` begins. A generated face without sound takes its reference's.
+    """
+    pairs = []
+    for face in generated:
+        own = _reference_of(face, references, alone=len(generated) == len(references) == 1)
+        if own is not None:
+            heard = replace(face, sound=own.sound if face.sound is None else face.sound)
+            pairs.append((heard, at_times(own, face.pts_ns)))
+    return pairs
+
+
+def _reference_of(face: Face, references: Sequence[Face], *, alone: bool) -> Face | None:
+    if alone:
+        return references[0]
+    names = (face.key, str(face.provenance.get("clip", "")))
+    fitting = [r for r in references if any(n.startswith(r.key) for n in names)]
+    return max(fitting, key=lambda r: len(r.key), default=None)
+
+
+def at_times(face: Face, pts_ns: Int64[np.ndarray, " frames"]) -> Face:
+    """A face at other times; outside its own clock it is missing. Pictures are left as they are."""
+    if np.array_equal(face.pts_ns, pts_ns):
+        return face
+    columns = {n: resample(v, face.pts_ns, pts_ns) for n, v in face.columns.items() if n != "head"}
+    if "head" in face.columns:
+        head = face.columns["head"]
+        turn = resample(head[:, :4], face.pts_ns, pts_ns, "slerp")
+        columns["head"] = np.concatenate([turn, resample(head[:, 4:], face.pts_ns, pts_ns)], axis=1)
+    return replace(face, pts_ns=pts_ns, columns=columns)
+
+
+def known_shapes(*tables: np.ndarray) -> np.ndarray:
+    """Which of the 52 shapes hold any number in all tables: MediaPipe knows no tongueOut."""
+    known = np.ones(len(ARKIT), bool)
+    for table in tables:
+        known &= np.isfinite(table).any(axis=0)
+    return known

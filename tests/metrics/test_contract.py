@@ -1,0 +1,126 @@
+"""Every metric: found by its file, honest about what it needs, 0 or 1 for equal faces, and sure of itself with gaps."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkface.errors import ConfigError
+from talkface.metrics.base import Comparison, metric, metric_names
+from talkface.metrics.evaluate import evaluate, ready_for
+from talkface.motion import Motion
+from tests.conftest import ROOT, Toolkit
+from tests.metrics.making import face, moving, speech, versus
+
+EQUAL = {
+    "lip_vertex_error": 0, "lip_vertex_mean": 0, "mouth_error": 0, "upper_face_error": 0, "jaw_open_error": 0,
+    "jaw_open_correlation": 1, "mouth_velocity_error": 0, "face_velocity_error": 0, "head_velocity_error": 0,
+    "f_lmd": 0,
+    "m_lmd": 0, "f_lmd_rig": 0, "m_lmd_rig": 0, "e_fid_arkit": 0, "e_fid_flame": 0, "psnr": 100, "ssim": 1,
+}  # fmt: skip
+
+
+class Expert:
+    """Knows that mouth and sound belong together when nothing is shifted."""
+
+    def distance(self, who, shift_ns: int) -> np.ndarray:
+        return np.full(5, abs(shift_ns) / 1e9)
+
+
+def complete(key: str = "a", seed: int = 0):
+    """A face with everything that any metric needs."""
+    rng = np.random.default_rng(seed)
+    arkit = moving(seed)
+    pictures = rng.integers(0, 255, (50, 32, 32, 3), np.uint8)
+    columns = {
+        "flame": rng.normal(size=(50, 59)), "lips": rng.normal(size=(50, 30, 3)),
+        "lm68": rng.uniform(0, 256, (50, 68, 2)), "rig68": rng.uniform(0, 256, (50, 68, 2)),
+    }  # fmt: skip
+    sound = speech(arkit[:, 17])
+    angles = np.cumsum(rng.normal(0, 0.02, (50, 3)), axis=0)
+    return face(arkit, key=key, angles=angles, columns=columns, sound=sound, pictures=lambda: iter(pictures))
+
+
+@pytest.mark.parametrize("name", metric_names())
+def test_values_are_what_was_promised(name: str) -> None:
+    measure = metric(name)
+    both = versus(complete(), complete())
+    given = Comparison(generated=both.generated, references=both.references, pairs=both.pairs, sync_expert=Expert())
+    numbers = measure.compute(given)
+    assert measure.name == name and set(numbers) == set(measure.values)
+    assert all(isinstance(n, float) for n in numbers.values())
+    for value, number in numbers.items():
+        if value in EQUAL:
+            assert number == pytest.approx(EQUAL[value], abs=1e-5), value
+
+
+@pytest.mark.parametrize("name", metric_names())
+def test_docs_name_every_value_and_sources_are_told(name: str) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    for value in metric(name).values:
+        assert f"`{value}`" in page, value
+
+
+@pytest.mark.parametrize("name", [n for n in metric_names() if n != "pictures"])
+def test_gaps_change_little(name: str) -> None:
+    """A tenth of the frames missing, and tongueOut never known: numbers stay finite and near."""
+    whole, reference = complete(), complete(seed=1)
+    holes = complete()
+    lost = np.arange(50) % 10 == 4
+    for values in holes.columns.values():
+        assert values.dtype.kind == "f"
+        values[lost] = np.nan
+    holes.columns["arkit"][:, 51] = np.nan
+    numbers = []
+    for generated in (whole, holes):
+        both = versus(generated, reference)
+        numbers.append(
+            metric(name).compute(
+                Comparison(generated=both.generated, references=both.references, pairs=both.pairs, sync_expert=Expert())
+            )
+        )
+    for value, number in numbers[0].items():
+        if np.isfinite(number) and value not in ("blink_rate", "blink_length", "beat_alignment", "boundary_ratio"):
+            assert numbers[1][value] == pytest.approx(number, rel=0.4, abs=0.1), value
+
+
+def test_what_is_lacking_is_said() -> None:
+    alone = Comparison(generated=[face()])
+    assert ready_for(metric("mouth_shapes"), alone) == "no pairs"
+    assert ready_for(metric("expression_frechet"), alone) == "no references"
+    assert ready_for(metric("sync"), alone) == "no sync expert"
+    assert "sound" in ready_for(metric("beat"), alone)
+    with pytest.raises(ConfigError, match="there are"):
+        metric("beauty")
+
+
+def test_report_is_json_with_references_beside_descriptions() -> None:
+    found = evaluate(versus(complete(), complete("b", 2)), ["head_speed", "mouth_shapes", "sync"])
+    again = json.loads(json.dumps(found))
+    assert again["values"]["head_velocity"]["reference"] != again["values"]["head_velocity"]["value"]
+    assert again["values"]["mouth_error"]["reference"] is None
+    assert again["skipped"] == {"sync": "no sync expert"}
+
+
+def write(path: Path, seed: int, **about: object) -> None:
+    who = face(moving(seed))
+    Motion(pts_ns=who.pts_ns, arkit=who.columns["arkit"], head=who.columns["head"], provenance=about).save(path)
+
+
+def test_command_on_files_and_folders(tmp_path: Path, toolkit: Toolkit) -> None:
+    made, real = tmp_path / "made", tmp_path / "real"
+    made.mkdir()
+    real.mkdir()
+    for name, seed in (("x", 0), ("y", 1)):
+        write(made / f"{name}-0.npz", seed, synthetic=True, sound_sha256=name)
+        write(made / f"{name}-1.npz", seed + 5, synthetic=True, sound_sha256=name)
+        write(real / f"{name}.npz", seed)
+    found = json.loads(toolkit("evaluate", made, "--reference", real, "--json").stdout)
+    assert found["generated"]["faces"] == 4 and found["reference"]["pairs"] == 4
+    values = {n: v["value"] for n, v in found["values"].items()}
+    assert values["diversity"] > 0.1 and values["lip_vertex_error"] > 1 and values["f_lmd_rig"] > 0.1
+    assert "beat" in found["skipped"]
+    table = toolkit("evaluate", made / "x-0.npz", "--reference", real / "x.npz", "--metrics", "mouth_shapes").stdout
+    assert "mouth_error" in table and " 0 " in table
+    assert "no metric named" in toolkit("evaluate", made, "--metrics", "beauty", code=2).stderr
