@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from talkface.annotate.base import Rows, annotator_class, make_annotator
 from talkface.clip import ColumnSpec, Labels, ScoreSpec
-from talkface.config import Build
+from talkface.config import Build, Ingest
 from talkface.datasets import schema
 from talkface.datasets.card import card
 from talkface.datasets.selection import Mark, Selection
-from talkface.errors import ConfigError, DatasetError
+from talkface.errors import ConfigError, DatasetError, RunError
 from talkface.store import CHUNK, PACKS, Folder, TarWriter, npy, read_pack_index, read_table, sha256_of, table_bytes
 
 PLAN = f"{PACKS}/plan.json"
@@ -139,7 +139,7 @@ def rebuild(folder: Folder, selection: Selection | None = None) -> schema.Datase
 def planned(folder: Folder, selection: Selection | None = None) -> Plan:
     """The plan of the last build; a selection's thresholds go over its own, and marks over both.
 
-    Raises DatasetError if it is gone.
+    Raises DatasetError if it is gone, or of another version.
     """
     try:
         plan = _plan_from(json.loads(folder.read(PLAN)))
@@ -147,12 +147,24 @@ def planned(folder: Folder, selection: Selection | None = None) -> Plan:
         raise DatasetError(
             f"{folder.url}: its packs are gone, so nothing can be rebuilt. Run the ingest again."
         ) from error
+    except (KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{folder.path(PLAN)}: written by another version of talkface. Run the ingest again."
+        ) from error
     if selection is None:
         return plan
     scores = {s.name for s in plan.scores}
     thresholds = plan.build.thresholds | {n: t for n, t in selection.thresholds.items() if n in scores}
     settings = plan.build.model_copy(update={"thresholds": thresholds})
-    return dataclasses.replace(plan, build=settings, marks=selection.marks)
+    return dataclasses.replace(plan, build=settings, marks=selection.marks, info=_built_with(plan.info, settings))
+
+
+def _built_with(info: Mapping[str, Any], settings: Build) -> Mapping[str, Any]:
+    """What dataset.json says, with the settings of another build."""
+    if "build" not in info["config"]:
+        return info
+    config = {**info["config"], "build": settings.model_dump(mode="json")}
+    return {**info, "config": config, "config_hash": Ingest.model_validate(config).hash()}
 
 
 def kept_keys(folder: Folder, plan: Plan) -> set[str]:
@@ -170,11 +182,14 @@ def refuse_foreign(folder: Folder) -> None:
         )
 
 
-def refuse_to_lose(folder: Folder, names: Set[str], fingerprint: str, *, replace: bool) -> None:
+def refuse_to_lose(
+    folder: Folder, names: Set[str], fingerprint: str, *, replace: bool, unread: Mapping[str, str] | None = None
+) -> None:
     """Keep what is there, unless ``replace``.
 
     Raises ConfigError if the dataset in ``folder`` holds sources that are not among ``names``, or was made with other
-    models, settings or annotators than ``fingerprint`` stands for.
+    models, settings or annotators than ``fingerprint`` stands for; RunError if one of them is among ``unread``, which
+    says of sources that cannot be read now why.
     """
     if replace or not folder.exists("dataset.json"):
         return
@@ -188,6 +203,8 @@ def refuse_to_lose(folder: Folder, names: Set[str], fingerprint: str, *, replace
             "--models, choose another --out, or say --replace to make it all anew."
         )
     held = set(read_table(folder, "manifest/sources.parquet").column("name").to_pylist())
+    if out_of_reach := sorted(held & (unread or {}).keys()):
+        raise RunError(f"{(unread or {})[out_of_reach[0]]} The dataset holds it, and was left as it is.")
     if lost := sorted(held - names):
         raise ConfigError(
             f"{folder.url} holds {len(lost)} sources that are not among the inputs ({lost[0]} ...). Name their folder "

@@ -1,21 +1,23 @@
 """``toolkit filter``: choosing clips by scores, and what each choice costs."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from talkface.annotate.base import annotator_class, annotator_names
-from talkface.config import PRESETS, Rule, Threshold
+from talkface.config import PRESETS, Ingest, Rule, Threshold
 from talkface.datasets import open_dataset
-from talkface.datasets.build import PLAN, rebuild
+from talkface.datasets.build import PLAN, build, rebuild
 from talkface.datasets.filter import survey, with_bounds
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import FILE, Selection, mark, read_selection
 from talkface.datasets.verify import verify
-from talkface.errors import ConfigError
-from talkface.store import PACKS
+from talkface.errors import ConfigError, DatasetError
+from talkface.store import PACKS, Folder
 from tests.conftest import ROOT, Toolkit, files_of
+from tests.datasets.conftest import make_plan
 
 
 def choose(**thresholds: Threshold) -> Selection:
@@ -56,6 +58,20 @@ def test_a_rebuild_follows_marks(dataset: Dataset) -> None:
     assert Dataset(dataset.url).keys() == again.keys(), "a repair builds by the same plan"
 
 
+def test_dataset_json_says_what_it_was_built_with(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "made")
+    plan = make_plan(folder)
+    config = {
+        "config": Ingest(build=plan.build).model_dump(mode="json"),
+        "config_hash": Ingest(build=plan.build).hash(),
+    }
+    build(folder, dataclasses.replace(plan, info={**plan.info, **config}))
+    rebuild(folder, choose(coverage=Threshold(min=0.1)))
+    info = Dataset(folder.url).info
+    assert info.config["build"]["thresholds"] == {"coverage": {"min": 0.1, "max": None}}
+    assert info.config_hash == Ingest.model_validate(info.config).hash() != config["config_hash"]
+
+
 def test_without_packs_nobody_knows_what_would_come_back(dataset: Dataset) -> None:
     dataset.folder.remove(PACKS)
     assert survey(dataset, choose(coverage=Threshold(min=0.1))).returning is None
@@ -66,6 +82,14 @@ def test_plans_of_older_builds_have_no_marks(dataset: Dataset) -> None:
     del plan["marks"]
     dataset.folder.write(PLAN, json.dumps(plan).encode())
     assert sum(split["clips"] for split in rebuild(dataset.folder).splits.values()) == len(dataset)
+
+
+def test_a_plan_of_another_version_is_told(dataset: Dataset) -> None:
+    plan = json.loads(dataset.folder.read(PLAN))
+    dataset.folder.write(PLAN, json.dumps(plan | {"packs": [use["name"] for use in plan["packs"]]}).encode())
+    assert survey(dataset, choose(coverage=Threshold(min=0.1))).returning is None
+    with pytest.raises(DatasetError, match=r"plan\.json: written by another version"):
+        rebuild(dataset.folder)
 
 
 def test_bounds_are_set_changed_and_taken_away() -> None:

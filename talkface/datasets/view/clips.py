@@ -125,7 +125,7 @@ class Clips:
         stored = dict.fromkeys("head" if name == ANGLES else name for name in names)
         known = [name for name in stored if name in specs]
         if key in self.in_packs:
-            members = self.in_packs[key].members
+            members = self.in_packs[key].members.keys() | self.in_packs[key].labelled.keys()
             known = [name for name in known if schema.member_name(name) in members]
         data = self._read(key, [schema.member_name(name) for name in known])
         arrays = {name: from_npy(data[schema.member_name(name)]) for name in known}

@@ -276,7 +276,9 @@ class App {
     const table = document.createElement("table");
     table.className = "scores";
     const shown = this.about.scores.filter((s) => s.name in clip.scores || s.name in this.clips.columns);
-    for (const { name, unit, description } of [{ name: "duration", unit: "s", description: "length of the clip" }, ...shown]) {
+    const bound = ({ name }) => name in this.selection.thresholds || name in this.about.built_with;
+    const all = [{ name: "duration", unit: "s", description: "length of the clip" }, ...shown];
+    for (const { name, unit, description } of [...all.filter(bound), ...all.filter((score) => !bound(score))]) {
       const value = row !== undefined && name in this.clips.columns ? this.clips.number(name, row) : (clip.scores[name] ?? clip[name] ?? NaN);
       table.append(this.scoreRow(name, unit, description, value));
     }
