@@ -86,7 +86,9 @@ class SoundFacts:
     ) -> Float[torch.Tensor, "1 frames width"]:
         """What the network sees of the window that starts with frame ``first`` of a whole sound's column."""
         times = torch.from_numpy(windows.times_ns(first))[None]
-        cut = window_rows(torch.from_numpy(rows).float(), self.spec, int(times[0, 0]), windows.length, windows.fps)
+        cut = window_rows(
+            torch.from_numpy(rows.astype(np.float32)), self.spec, int(times[0, 0]), windows.length, windows.fps
+        )
         return self.of_window(cut[None].to(device), times.to(device))
 
 

@@ -16,7 +16,7 @@ from talkface.media import encode_flac
 from talkface.motion import head_rows
 from talkface.store import PACKS, Folder, npy, write_pack
 from talkface.vocab import ARKIT
-from tests.datasets.conftest import make_plan, source
+from tests.datasets.conftest import NOTHING, make_plan, source
 
 ARKIT_COLUMN = ColumnSpec(
     name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes", names=ARKIT
@@ -78,8 +78,7 @@ def make(
         record = {
             "key": key, "track": 0, "shot": 0, "start_ns": 0, "end_ns": end, "duration": end / 1e9, "frames": frames,
             "fps_avg": 25.0, "is_vfr": False, "av_offset_ms": 0.0, "av_drift_ms": 0.0,
-            "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": {"speech_share": 1.0}, "status": {},
-            "share": {},
+            "crop": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], "crop_size": 64, "scores": {"speech_share": 1.0}, **NOTHING,
         }  # fmt: skip
         table = FrameTable(Timeline(clip["pts"]), {n: clip[n] for n in ("arkit", "head")})
         members = {
@@ -92,7 +91,8 @@ def make(
         with write_pack(packs, key, about) as pack:
             pack.add(key, members)
     plan = Plan(
-        sources=sources, packs=[PackUse(name=s["name"][:-4], source=s["name"]) for s in sources], rejects=[], columns=columns,
+        sources=sources, packs=[PackUse(name=s["name"][:-4], source=s["name"]) for s in sources],
+        rejects=[], columns=columns,
         scores=[ScoreSpec(name="speech_share", unit="0..1", description="a share")],
         info=make_plan(folder, 0).info, has_video=False,
         build=Build(thresholds={}, shard_megabytes=0.2, val=val, test=0),

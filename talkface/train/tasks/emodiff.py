@@ -222,7 +222,7 @@ class Task:
     def long(
         self,
         model: torch.nn.Module,
-        sound: Sequence[Float[torch.Tensor, "frames width"]],
+        sound: Sequence[Float[torch.Tensor, "1 n width"]],
         style: Float[torch.Tensor, "some state"],
         frames: int,
         draw: torch.Generator,
@@ -230,7 +230,7 @@ class Task:
         *,
         variants: int = 1,
     ) -> Float[torch.Tensor, "variants frames state"]:
-        """Alg. 1 for any length: ``sound[k]`` belongs to the k-th of `window_starts`, ``style`` are the style's frames.
+        """Alg. 1 for any length: ``sound[k]`` is that of the k-th of `window_starts`, ``style`` the style's frames.
 
         The first window starts from a random style frame, each next one from the last frame of the one before, which
         it repeats; each has three style frames of its own.
