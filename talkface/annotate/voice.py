@@ -38,6 +38,10 @@ class VoiceConfig(AnnotatorConfig):
     pad_seconds: float = Field(0.03, ge=0, description="added before and after each stretch of speech")
 
 
+_GATES = np.r_[0:256, 384:512, 256:384]
+"""Rows of the LSTM's weights: input, forget and output gate, then what may be remembered."""
+
+
 class Voice:
     """The 16 kHz network of silero-vad over a whole sound at once, and its stretches of speech.
 
@@ -65,10 +69,9 @@ class Voice:
     def _features(self, windows: Float32[np.ndarray, "windows 576"]) -> Float32[np.ndarray, "windows 128"]:
         """Magnitudes of four short-time spectra a window, then four convolutions over them, down to one."""
         padded = np.pad(windows, ((0, 0), (0, CONTEXT)), mode="reflect")
-        spectra = (
-            sliding_window_view(padded, 256, axis=1)[:, ::128] @ self._weights["stft.forward_basis_buffer"][:, 0].T
-        )
-        x = np.hypot(spectra[..., :129], spectra[..., 129:])
+        parts = sliding_window_view(padded, 256, axis=1)[:, ::128].reshape(-1, 256)
+        spectra = parts @ self._weights["stft.forward_basis_buffer"][:, 0].T
+        x = np.sqrt(spectra[:, :129] ** 2 + spectra[:, 129:] ** 2).reshape(len(windows), -1, 129)
         for layer, stride in enumerate((1, 2, 2, 1)):
             name = f"encoder.{layer}.reparam_conv"
             x = _conv(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], stride)
@@ -77,14 +80,14 @@ class Voice:
     def _remembered(self, blocks: Iterator[Float32[np.ndarray, "_ 128"]]) -> Float32[np.ndarray, "windows 128"]:
         """States of the LSTM cell after each window."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        from_input, from_state, bias_a, bias_b = (self._weights[f"decoder.rnn.{name}"] for name in names)
+        from_input, from_state, bias_a, bias_b = (self._weights[f"decoder.rnn.{name}"][_GATES] for name in names)
         back = np.ascontiguousarray(from_state.T)
         state, cell, states = np.zeros(128, np.float32), np.zeros(128, np.float32), []
         for block in blocks:
             for driven in block @ from_input.T + (bias_a + bias_b):
                 gates = driven + state @ back
-                into, forget, out = expit(gates[:128]), expit(gates[128:256]), expit(gates[384:])
-                cell = forget * cell + into * np.tanh(gates[256:384])
+                into, forget, out = expit(gates[:384]).reshape(3, 128)
+                cell = forget * cell + into * np.tanh(gates[384:])
                 state = out * np.tanh(cell)
                 states.append(state)
         return np.stack(states)
@@ -194,9 +197,11 @@ def _conv(
     stride: int,
 ) -> Float32[np.ndarray, "windows strided out"]:
     """Convolution over time with zeros beyond the ends, then ReLU."""
-    around = sliding_window_view(np.pad(x, ((0, 0), (1, 1), (0, 0))), 3, axis=1)[:, ::stride]
-    flat = around.reshape(*around.shape[:2], -1)
-    return np.asarray(np.maximum(flat @ weight.reshape(len(weight), -1).T + bias, 0))
+    padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+    steps = range(0, x.shape[1], stride)
+    flat = np.stack([padded[:, i : i + 3].reshape(len(x), -1) for i in steps], axis=1).reshape(len(x) * len(steps), -1)
+    out = flat @ weight.transpose(2, 1, 0).reshape(-1, len(weight)) + bias
+    return np.asarray(np.maximum(out, 0).reshape(len(x), len(steps), -1))
 
 
 def level_db(sound: Int16[np.ndarray, " samples"]) -> float:
