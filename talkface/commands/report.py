@@ -16,9 +16,9 @@ def command(
     Example: `toolkit report dataset --out report.html`
     """
     from talkface.console import console
-    from talkface.datasets.reader import Dataset
+    from talkface.datasets.reader import open_dataset
     from talkface.datasets.report import report
     from talkface.store import Folder
 
-    Folder(out.parent).write(out.name, report(Dataset(url)).encode())
+    Folder(out.parent).write(out.name, report(open_dataset(url)).encode())
     console.print(str(out), markup=False)

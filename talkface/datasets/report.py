@@ -21,7 +21,8 @@ from plotly.subplots import make_subplots
 from talkface.annotate.head import euler_degrees
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
-from talkface.datasets.stats import rejects_by_reason
+from talkface.datasets.selection import read_selection
+from talkface.datasets.stats import rejects_by_reason, split_counts
 from talkface.media import ClipFrames
 from talkface.vocab import ARKIT, EMOTIONS
 
@@ -159,7 +160,7 @@ def _labels(dataset: Dataset) -> go.Figure:
 def _splits(dataset: Dataset) -> str:
     rows = [
         (name, f"{s['clips']:.0f}", f"{s['seconds'] / 3600:.3f}", f"{s['shards']:.0f}")
-        for name, s in dataset.info.splits.items()
+        for name, s in split_counts(dataset.clips.to_pylist()).items()
     ]
     return _table(("split", "clips", "hours", "shards"), rows)
 
@@ -219,16 +220,17 @@ def _dead(motion: Motion) -> str:
 
 def _scores(dataset: Dataset) -> go.Figure:
     """Each score of the clips kept, the values of those rejected for it in red, and its bounds."""
-    names = [str(s["name"]) for s in dataset.info.scores if len(_known(dataset, str(s["name"])))]
+    names = [s.name for s in dataset.scores() if len(_known(dataset, s.name))]
     rejects = dataset.table("rejects").to_pylist()
     columns = 4
     rows = max(1, -(-len(names) // columns))
     figure = make_subplots(rows, columns, subplot_titles=names, vertical_spacing=min(0.12, 0.4 / rows))
-    bounds = dataset.info.config["build"]["thresholds"]
+    chosen = read_selection(dataset.folder).thresholds
+    bounds = dataset.info.config["build"]["thresholds"] | {name: bound.model_dump() for name, bound in chosen.items()}
     for place, name in enumerate(names):
         at = {"row": place // columns + 1, "col": place % columns + 1}
         figure.add_trace(_histogram(_known(dataset, name)), **at)
-        out = [r["value"] for r in rejects if r["stage"] == "filter" and r["reason"] == name]
+        out = [r["value"] for r in rejects if r["stage"] == "filter" and r["reason"] in (f"{name}_low", f"{name}_high")]
         if out:
             figure.add_trace(_histogram(np.array(out), colour="#e03131"), **at)
         for bound in (bounds.get(name) or {}).values():
@@ -245,10 +247,13 @@ def _funnel(dataset: Dataset) -> go.Figure:
     clipless = {s["name"] for s in sources if not s["clips"]}
     undecoded = clipless & {r["source"] for r in rejects if r["stage"] == "decode"}
     found = {s["name"] for s in sources} | at_scan
-    cut = len(dataset) + stages["filter"]
+    kept = dataset.table("clips").num_rows
+    cut = kept + stages["filter"]
     of_sources = {"found": len(found), "decoded": len(found - at_scan - undecoded)}
     of_sources["with a clip"] = len(sources) - len(clipless)
-    of_spans = {"face seen": cut + stages["cut"], "long enough": cut, "kept": len(dataset)}
+    of_spans = {"face seen": cut + stages["cut"], "long enough": cut, "kept": kept}
+    if len(dataset) < kept:
+        of_spans["selected"] = len(dataset)
     figure = make_subplots(1, 2, subplot_titles=("sources", "spans of a face"), horizontal_spacing=0.2)
     for col, counts in enumerate((of_sources, of_spans), 1):
         y, x = list(counts), list(counts.values())
@@ -275,7 +280,8 @@ def _cost(dataset: Dataset) -> str:
     figure.add_bar(x=list(stages), y=list(stages.values()), marker_color="#748ffc", showlegend=False, row=1, col=1)
     figure.add_bar(x=list(stages), y=speed, marker_color="#63e6be", showlegend=False, row=1, col=2)
     figure.update_yaxes(type="log", row=1, col=2)
-    wall = f"{run['video_seconds']:.0f} s of video in {run['wall_seconds']:.0f} s, {run['workers']} workers."
+    workers = run["worker_seconds"] / run["wall_seconds"]
+    wall = f"{run['video_seconds']:.0f} s of video in {run['wall_seconds']:.0f} s, {workers:.1f} workers at a time."
     return f"<p>The last run: {wall}</p>" + _figure(figure)
 
 

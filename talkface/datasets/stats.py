@@ -28,7 +28,7 @@ def stats(dataset: Dataset) -> dict[str, Any]:
         "hours": sum(seconds) / 3600,
         "sources": dataset.table("sources").num_rows,
         "speakers": len({c["speaker"] for c in clips if c["speaker"]}),
-        "splits": _splits(clips),
+        "splits": split_counts(clips),
         "emotions": _emotions(clips),
         "scores": {"duration": _quantiles(seconds)}
         | {s.name: _quantiles([c[s.name] for c in clips]) for s in dataset.scores()},
@@ -36,7 +36,8 @@ def stats(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _splits(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def split_counts(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Clips, seconds and shards of each split, counted in rows of the clips table."""
     of_split = {split: [c for c in clips if c["split"] == split] for split in SPLITS}
     return {
         split: {

@@ -1,6 +1,7 @@
 """The report: figures that are known, a page that needs nothing else."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talkface.config import Threshold
 from talkface.datasets import open_dataset
 from talkface.datasets.report import dead_shapes, measure, report, speed_buckets, spread
+from talkface.datasets.selection import Selection, change_selection
 from talkface.vocab import ARKIT
 
 
@@ -33,6 +36,18 @@ def test_the_page_says_what_the_dataset_holds(page: str, demo: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == min(12, len(dataset))
     assert "scan / reason" not in page and "scan/not_media" in page
     assert "tongueOut (no value in any frame)" in page
+
+
+def test_hidden_clips_are_left_out_and_thresholds_drawn(demo: Path, tmp_path: Path) -> None:
+    url = str(shutil.copytree(demo, tmp_path / "copy", ignore=shutil.ignore_patterns("packs")))
+    dataset = open_dataset(url)
+    change_selection(
+        dataset,
+        lambda s: Selection(marks={dataset.keys()[0]: "drop"}, thresholds={"face_pixels": Threshold(min=123.25)}),
+    )
+    page = report(open_dataset(url))
+    assert f"<b>{len(dataset) - 1}</b>clips" in page
+    assert '"selected"' in page and "123.25" in page
 
 
 def test_measured_motion_is_that_of_the_columns(demo: Path) -> None:
