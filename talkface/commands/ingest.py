@@ -75,7 +75,7 @@ def command(
                     result = job.ingest(
                         scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
                     )
-                info = build(folder, _plan(result, settings))
+                info = build(folder, plan_of(result, settings))
                 break
             except KeyboardInterrupt:
                 typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
@@ -95,7 +95,8 @@ def command(
     raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)
 
 
-def _plan(result: "IngestResult", settings: Ingest) -> "Plan":
+def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":
+    """What to build a dataset of after an ingest."""
     from talkface.datasets.build import PackUse, Plan
 
     return Plan(
