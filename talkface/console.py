@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tqdm import tqdm
 
 from talkface.datasets.stats import rejects_by_reason
@@ -14,6 +14,7 @@ from talkface.progress import advance, bar
 if TYPE_CHECKING:
     from talkface.config import Rule
     from talkface.datasets.filter import Survey
+    from talkface.datasets.reader import Dataset
     from talkface.datasets.sidecar_job import Made
     from talkface.datasets.sidecar_job import Progress as Annotating
     from talkface.ingest.job import IngestResult, Progress
@@ -71,6 +72,16 @@ def print_annotated(made: "Made") -> None:
         console.print("  made with " + ", ".join(f"{w['name']} ({w['licence']})" for w in info.weights), markup=False)
     for row in made.rejects:
         errors.print(f"failed: {row['key']} of {row['source']}: {row['message']}", markup=False)
+
+
+def print_stale(dataset: "Dataset") -> None:
+    """What to do about sidecars of shards that are no longer there."""
+    if stale := [name for name, sidecar in dataset.sidecars.items() if sidecar.stale]:
+        console.print(
+            f"sidecars of the shards before: {', '.join(stale)}. Bring them up to date, what is unchanged is kept: "
+            f"toolkit annotate {dataset.url}",
+            markup=False,
+        )
 
 
 def print_ingest(result: "IngestResult", dataset: Mapping[str, Any], url: str) -> None:
@@ -194,13 +205,18 @@ def print_stats(found: Mapping[str, Any]) -> None:
 
 
 def print_evaluation(found: Mapping[str, Any]) -> None:
-    """``toolkit evaluate`` as text: a row a number, then what was skipped and why."""
+    """``toolkit evaluate`` as text: a row a number, then what has none and why."""
     made, known = found["generated"], found["reference"]
     console.print(f"{made['faces']} generated, {known['faces']} reference faces, {known['pairs']} pairs")
-    table = Table("value", "generated", "reference", "unit", "better", "faces", box=None, header_style="")
+    columns = [Column(name, no_wrap=True) for name in ("value", "generated", "reference", "unit", "better")]
+    table = Table(*columns, box=None, header_style="")
     for name, row in found["values"].items():
-        numbers = ("-" if n is None else f"{n:.4g}" for n in (row["value"], row["reference"]))
-        table.add_row(name, *numbers, row["unit"], row["better"], str(row["faces"]))
+        if row["value"] is not None:
+            numbers = ("-" if n is None else f"{n:.4g}" for n in (row["value"], row["reference"]))
+            table.add_row(name, *numbers, row["unit"], row["better"])
     console.print(table)
+    empty = [name for name, row in found["values"].items() if row["value"] is None]
+    if empty:
+        console.print(f"nothing to measure: {', '.join(empty)}")
     for name, reason in found["skipped"].items():
         console.print(f"skipped {name}: {reason}")

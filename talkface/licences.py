@@ -42,6 +42,13 @@ def require_use(use: Use, annotators: Mapping[str, tuple[str, Iterable[Mapping[s
         for weight in weights:
             if not weight["commercial"]:
                 raise ConfigError(
-                    f"{name}: its model file {weight['name']} has the licence {weight['licence']}, which forbids "
-                    f"commercial use. Leave {name} out."
+                    f"{name}: its model file {weight['name']} has the licence {weight['licence']}, which does not "
+                    f"allow commercial use. Leave {name} out."
                 )
+
+
+def require_sources(use: Use, licences: Mapping[str, str]) -> None:
+    """Raise ConfigError for the first source (name to licence) whose licence is known to forbid the use."""
+    for name, licence in licences.items() if use == "commercial" else ():
+        if forbids_commerce(licence):
+            raise ConfigError(f"{name}: its licence, {licence}, forbids commercial use. Leave it out of the input.")

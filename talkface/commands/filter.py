@@ -28,10 +28,10 @@ def command(
 
     Example: `toolkit filter dataset --preset hdtf --set face_pixels.min=200`
     """
-    from talkface.console import console, print_filter
+    from talkface.console import console, print_filter, print_stale
     from talkface.datasets.build import rebuild as build_again
     from talkface.datasets.filter import survey, with_bounds
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.reader import Dataset, open_dataset
     from talkface.datasets.selection import change_selection, check_selection, read_selection, score_names
 
     dataset = open_dataset(url, selection=False)
@@ -62,6 +62,7 @@ def command(
         with dataset.folder.lock():
             info = build_again(dataset.folder, selection)
         console.print(f"built anew: {sum(s['clips'] for s in info.splits.values()):.0f} clips in the shards")
+        print_stale(Dataset(url))
     elif asked:
         console.print("nothing written (--dry-run)" if dry_run else f"written: {dataset.folder.path('selection.json')}")
 

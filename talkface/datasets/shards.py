@@ -88,11 +88,12 @@ class ShardReader:
     """Reads members out of the shards of a dataset.
 
     Nothing is open until something is read, and every process opens for itself: safe to pickle and to fork. What is
-    read is checked against the tar's own headers, so that a manifest older than its shards is noticed.
+    read is checked against the tar's own headers, so that a manifest older than its shards is noticed. ``gap`` is how
+    many bytes that nobody asked for may lie between what is read in one go; less than a block reads no other member.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, gap: int = GAP) -> None:
+        self.url, self.gap = url, gap
         self._reset()
 
     def _reset(self) -> None:
@@ -102,7 +103,7 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
+        return {"url": self.url, "gap": self.gap}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -132,7 +133,7 @@ class ShardReader:
         inside: list[list[int]] = []
         for i in order:
             shard, low, high = wanted[i].shard, wanted[i].offset - BLOCKSIZE, wanted[i].offset + wanted[i].size
-            if spans and spans[-1][0] == shard and low <= spans[-1][2] + GAP:
+            if spans and spans[-1][0] == shard and low <= spans[-1][2] + self.gap:
                 spans[-1] = shard, spans[-1][1], max(high, spans[-1][2])
                 inside[-1].append(i)
             else:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from tarfile import BLOCKSIZE
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +46,7 @@ from talkface.datasets.sidecar_unit import (
     units_of,
 )
 from talkface.errors import ConfigError, DatasetError
-from talkface.licences import Use, require_use
+from talkface.licences import Use, require_sources, require_use
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, TarWriter, npy, read_pack_index, sha256_of, table_bytes
 from talkface.weights import Models
@@ -122,6 +123,7 @@ def annotate_dataset(
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
     weights = {a.name: (a.licence, [w.row() for w in chosen_weights(a, models)]) for a in annotators}
     require_use(use, weights)
+    require_sources(use, {url: dataset.info.strictest_licence})
     return [
         _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)
         for annotator in annotators
@@ -257,8 +259,9 @@ class _Job:
             if index is not None and index["fingerprint"] == self.fingerprint:
                 for record in index["clips"]:
                     found[record["key"]].append(Kept(name, record, index["members"].get(record["key"], {})))
-        reader = ShardReader(self.dataset.url)
-        kept = {task.key: _matching(task, found[task.key], reader) for task in tasks if task.key in found}
+        reader = ShardReader(self.dataset.url, gap=BLOCKSIZE - 1)
+        labels = hasattr(self.annotator, "labelled")
+        kept = {task.key: _matching(task, found[task.key], reader, labels) for task in tasks if task.key in found}
         return {key: result for key, result in kept.items() if result is not None}
 
     def _annotate(
@@ -406,12 +409,12 @@ class _Job:
             self.folder.write("README.md", text)
 
 
-def _matching(task: Task, candidates: Sequence[Kept], reader: ShardReader) -> Kept | None:
+def _matching(task: Task, candidates: Sequence[Kept], reader: ShardReader, labels: bool) -> Kept | None:
     for kept in candidates:
         if kept.record["shard_sha256"] == task.shard_sha256:
             return kept
     try:
-        content = content_of(task, read_task(reader, task))
+        content = content_of(task, read_task(reader, task), reads_labels=labels)
     except DatasetError:
         return None
     return next((kept for kept in candidates if kept.record["content"] == content), None)

@@ -3,16 +3,17 @@
 import gc
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from tarfile import BLOCKSIZE
 from threading import Lock
 from typing import Any, Final
 
 import cv2
 import numpy as np
-import torch
 
 from talkface.annotate.base import Annotator, ClipView, Result, chosen_weights, make_annotator
 from talkface.clip import NS, Clip, FrameTable, Labels, Probe, Reject, Source, Timeline
@@ -25,8 +26,8 @@ from talkface.weights import Models
 
 NO_SOUND: Final = np.zeros(0, np.int16)
 
-NOT_CONTENT: Final = ("uri", "audio_uri", "name", "licence", "status", "clips", "clip_seconds")
-"""What a row of sources.parquet says besides the source's content."""
+SPAN: Final = ("start_ns", "end_ns", "track", "shot", "crop", "crop_size")
+"""What a sample's json says of the clip itself."""
 
 _ONE_AT_A_TIME: Final = Lock()
 """A process has one annotator, which no two threads may use: workers of a foreign cluster may have many."""
@@ -99,14 +100,15 @@ def _opened(name: str, config: str, models: Models, fingerprint: str) -> Annotat
     if fingerprint_of(annotator, models) != fingerprint:
         raise RunError("a worker has other model files or another talkface than the run. Give all of them the same.")
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     annotator.open(models)
+    if "torch" in sys.modules:  # not all annotators need it
+        sys.modules["torch"].set_num_threads(1)
     return annotator
 
 
 @lru_cache(maxsize=1)
 def _reader(url: str) -> ShardReader:
-    return ShardReader(url)
+    return ShardReader(url, gap=BLOCKSIZE - 1)  # sound without the pictures before it
 
 
 def release() -> None:
@@ -135,7 +137,8 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
                 except Exception as error:  # whatever an annotator or a decoder may raise costs this clip alone
                     rejects.append(_reject(settings.name, task, error))
                 else:
-                    about["clips"].append(_record(task, members, result))
+                    content = content_of(task, members, reads_labels=hasattr(annotator, "labelled"))
+                    about["clips"].append(_record(task, content, result))
                     pack.add(task.key, {schema.member_name(n): npy(v) for n, v in result.columns.items()})
         gc.collect()
         return UnitReport(cpu=time.process_time() - started, rejects=tuple(rejects), damaged=tuple(damaged))
@@ -193,24 +196,25 @@ def source_of(row: Mapping[str, Any]) -> Source:
     return Source(**own, labels=Labels(**labels), probe=Probe(**probe))
 
 
-def content_of(task: Task, members: Mapping[str, bytes]) -> str:
-    """What a clip's result depends on besides the annotator: all that is read of the clip and of its source."""
-    facts = {k: v for k, v in task.source.items() if k not in NOT_CONTENT}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for member in sorted(members):
+def content_of(task: Task, members: Mapping[str, bytes], *, reads_labels: bool) -> str:
+    """What a clip's result depends on besides the annotator: all that is read of the clip and of its source.
+
+    Names and labels are corrected now and then; only an annotator that says what they say reads these.
+    """
+    facts = json.loads(members["json"])
+    source = source_of(task.source)
+    parts = [[facts[name] for name in SPAN], source.sha256, asdict(source.probe) if source.probe else None]
+    labels = asdict(source.labels) if reads_labels else None
+    digest = hashlib.sha256(json.dumps([*parts, labels], sort_keys=True).encode())
+    for member in sorted(members.keys() - {"json"}):
         digest.update(f"\n{member} {len(members[member])}\n".encode())
         digest.update(members[member])
     return digest.hexdigest()
 
 
-def _record(task: Task, members: Mapping[str, bytes], result: Result) -> dict[str, Any]:
+def _record(task: Task, content: str, result: Result) -> dict[str, Any]:
     scores = {name: float(value) if np.isfinite(value) else None for name, value in result.scores.items()}
-    return {
-        "key": task.key,
-        "shard_sha256": task.shard_sha256,
-        "content": content_of(task, members),
-        "scores": scores,
-    }
+    return {"key": task.key, "shard_sha256": task.shard_sha256, "content": content, "scores": scores}
 
 
 def _reject(name: str, task: Task, error: Exception) -> Reject:
