@@ -19,6 +19,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.memory import MemoryFileSystem
 
 from talkface.download import PART, whole_file
 from talkface.errors import ConfigError, DatasetError, RunError
@@ -52,6 +53,11 @@ class Folder:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{self.url}: cannot be reached ({error}). Check the address.") from error
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is seen by this process alone."""
+        return isinstance(self.fs, MemoryFileSystem)
 
     def __repr__(self) -> str:
         return f"Folder({self.url!r})"

@@ -28,6 +28,7 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask cluster t
 Licence = Annotated[
     Literal["any", "commercial"], typer.Option(help="commercial: refuse what forbids commercial use, before the start.")
 ]
+Video = Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")]
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 

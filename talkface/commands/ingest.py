@@ -13,9 +13,11 @@ from talkface.commands._options import (
     Config,
     Inputs,
     Layout,
+    Licence,
     ModelsDir,
     Offline,
     Out,
+    Video,
     With,
     Workers,
     settings_of,
@@ -38,7 +40,8 @@ def command(
     config: Config = None,
     layout: Layout = None,
     with_: With = None,
-    video: Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")] = True,
+    licence: Licence = "any",
+    video: Video = True,
     replace: Annotated[
         bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
     ] = False,
@@ -47,12 +50,13 @@ def command(
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
-    from talkface.console import console, print_ingest, progress_bar
+    from talkface.console import console, print_ingest, print_stale, progress_bar
     from talkface.datasets.build import DamagedPack, build, refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.pipeline import settings_fingerprint
     from talkface.ingest.scan import scan
+    from talkface.licences import require_sources
     from talkface.store import PACKS, Folder
     from talkface.weights import Models
 
@@ -61,13 +65,16 @@ def command(
     with folder.lock():
         refuse_foreign(folder)
         folder.sweep()
-        scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
+        job.require_licence(settings, store, licence)
+        scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
+        require_sources(licence, {s.name: s.licence for s in scanned.sources} | {"--config": settings.build.licence})
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )
         doubles = {r.source for r in scanned.rejects if r.reason == "duplicate"}
         names = doubles | {s.name for s in scanned.sources}
-        refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace)
+        unread = {r.source: r.message for r in scanned.rejects if r.reason == "storage"}
+        refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace, unread=unread)
         redone = set[str]()
         while True:
             try:
@@ -90,6 +97,7 @@ def command(
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
     print_ingest(result, {"splits": info.splits, "rejects": rejects, "info": result.info}, out)
+    print_stale(dataset)
     unused = any(not s["clips"] for s in dataset.table("sources").to_pylist())
     undecoded = any(r["stage"] in ("scan", "decode") for r in rejects)
     raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)

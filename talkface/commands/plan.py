@@ -7,6 +7,7 @@ from talkface.commands._options import (
     ModelsDir,
     Offline,
     Out,
+    Video,
     With,
     Workers,
     settings_of,
@@ -23,6 +24,7 @@ def command(
     config: Config = None,
     layout: Layout = None,
     with_: With = None,
+    video: Video = True,
 ) -> None:
     """Try a few seconds and say what an ingest would take: time, disk, clips, rejects. Writes nothing.
 
@@ -34,8 +36,8 @@ def command(
     from talkface.store import Folder
     from talkface.weights import Models
 
-    settings = settings_of(config, layout, with_, True)
-    scanned = scan(inputs, settings.layout, duplicates=settings.duplicates)
+    settings = settings_of(config, layout, with_, video)
+    scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
     count = worker_count(workers)
     store = Models(models, offline=offline)
     print_forecast(forecast(scanned, Folder(out), settings, store, workers=count), count)

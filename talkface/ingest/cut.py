@@ -47,14 +47,17 @@ class Cutter:
 
     A clip starts and ends with a mesh, and ends where its shot or track ends, where the face was lost for longer than
     ``faces.max_gap_seconds``, where its crop would no longer fit into its region, or at ``planned_end``. Then the
-    track's next clip starts. ``pauses`` are silences (start_ns, end_ns) on the source's clock, in order. What is too
-    short goes to ``rejects``, and so does a stream without any face.
+    track's next clip starts. If that comes to less than ``cut.min_seconds``, the clip before goes on to its end, so
+    that nothing is lost; it is then up to that much longer than ``cut.max_seconds``. ``pauses`` are silences
+    (start_ns, end_ns) on the source's clock, in order. What is too short goes to ``rejects``, and so does a stream
+    without any face.
     """
 
     def __init__(self, pack: Pack, pauses: Sequence[Span], *, source: str) -> None:
         self._pack, self._pauses, self._source = pack, pauses, source
         self._spools = Spools() if pack.keep_video else None
         self._open: dict[int, _OpenClip] = {}
+        self._next: dict[int, _OpenClip] = {}
         self._shot = -1
         self._shot_ns = 0
         self._seen: Span | None = None
@@ -75,6 +78,10 @@ class Cutter:
         by_track = {face.track: (face, row) for face, row in zip(faces, rows, strict=True)}
         for track, clip in list(self._open.items()):
             face, _ = by_track.get(track, (None, {}))
+            following = self._next.get(track)
+            if following is not None and following.meshed_ns >= self._pack.cut.min_seconds * NS:
+                closed += self._close(track, frame.pts_ns, before=self._next.pop(track))
+                clip = self._open[track] = following  # noqa: PLW2901 (the track's clip from now on)
             if self._ends(clip, face, frame.pts_ns):
                 closed += self._close(track, frame.pts_ns)
         for track in sorted(self._open.keys() | by_track.keys()):
@@ -99,7 +106,7 @@ class Cutter:
         return closed
 
     def planned_end(self, start_ns: int) -> int:
-        """Where a clip that starts at ``start_ns`` ends at the latest.
+        """Where a clip that starts at ``start_ns`` ends if its track goes on for long enough after that.
 
         The middle of the last pause in the second half of the longest length allowed, else that length.
         """
@@ -109,35 +116,45 @@ class Cutter:
         return fitting[-1] if fitting else start_ns + longest
 
     def _ends(self, clip: "_OpenClip", face: Face | None, pts_ns: int) -> bool:
-        if pts_ns >= clip.planned_end_ns:
-            return True
         lost = face is None or face.mesh is None
         if lost and pts_ns - clip.mesh_ns > self._pack.faces.max_gap_seconds * NS:
             return True
         return face is not None and not clip.holds(face.box[:4])
 
     def _take(self, frame: Frame, track: int, face: Face | None, row: Rows) -> None:
-        if track not in self._open:
-            if face is None or face.mesh is None:
-                return
+        if face is not None and face.mesh is not None:
             self._found = True
-            self._open[track] = _OpenClip(
-                self._pack,
-                self._spools,
-                face.box[:4],
-                frame.rgb,
-                track=track,
-                shot=self._shot,
-                planned_end_ns=self.planned_end(frame.pts_ns),
-            )
-        self._open[track].append(frame, face, row)
+            if track not in self._open:
+                self._open[track] = self._opened(frame, face)
+            elif track not in self._next and frame.pts_ns >= self._open[track].planned_end_ns:
+                self._next[track] = self._opened(frame, face)
+        for clip in (self._open.get(track), self._next.get(track)):
+            if clip is not None:
+                clip.append(frame, face, row)
+
+    def _opened(self, frame: Frame, face: Face) -> "_OpenClip":
+        return _OpenClip(
+            self._pack,
+            self._spools,
+            face.box[:4],
+            frame.rgb,
+            track=face.track,
+            shot=self._shot,
+            planned_end_ns=self.planned_end(frame.pts_ns),
+        )
 
     def _close_all(self, next_ns: int, *, short_shot: bool = False) -> list[CutClip]:
         return [clip for track in sorted(self._open) for clip in self._close(track, next_ns, short_shot=short_shot)]
 
-    def _close(self, track: int, next_ns: int, *, short_shot: bool = False) -> list[CutClip]:
-        """The clip, or none and a reject. ``next_ns`` is the time of the frame after its last."""
-        clip = self._open.pop(track).closed(next_ns)
+    def _close(
+        self, track: int, next_ns: int, *, short_shot: bool = False, before: "_OpenClip | None" = None
+    ) -> list[CutClip]:
+        """The clip, or none and a reject; up to the clip that takes its place, if one does.
+
+        ``next_ns`` is the time of the frame after its last.
+        """
+        self._next.pop(track, None)
+        clip = self._open.pop(track).closed(next_ns if before is None else before.start_ns)
         seconds = (clip.end_ns - clip.start_ns) / NS
         least = self._pack.shots.min_seconds if short_shot else self._pack.cut.min_seconds
         if not short_shot and seconds >= least:
@@ -176,9 +193,9 @@ class _OpenClip:
         self.planned_end_ns = planned_end_ns
         self.mesh_ns = 0
         self._pts: list[int] = []
+        self._with_mesh: list[int] = []
         self._rows: list[Rows] = []
         self._boxes: list[Box | None] = []
-        self._last = 0
         self._region = Region(pack, box, picture)
         self._spool = None if spools is None else spools.open(self._region.kept)
 
@@ -189,18 +206,29 @@ class _OpenClip:
     def append(self, frame: Frame, face: Face | None, row: Rows) -> None:
         """Take a frame; ``face`` None is one in which the face was not found."""
         if face is not None and face.mesh is not None:
-            self.mesh_ns, self._last = frame.pts_ns, len(self._pts)
+            self.mesh_ns = frame.pts_ns
+            self._with_mesh.append(len(self._pts))
         self._pts.append(frame.pts_ns)
         self._rows.append(row)
         self._boxes.append(None if face is None else face.box[:4])
         if self._spool is not None:
             self._spool.write(self._region.take(frame.rgb))
 
+    @property
+    def start_ns(self) -> int:
+        """Time of the first frame."""
+        return self._pts[0]
+
+    @property
+    def meshed_ns(self) -> int:
+        """From the first frame to the last mesh."""
+        return self.mesh_ns - self._pts[0]
+
     def closed(self, next_ns: int) -> CutClip:
-        """The clip up to its last mesh. ``next_ns`` is the time of the frame that follows its last frame."""
-        n = self._last + 1
+        """The clip up to its last mesh before ``next_ns``, where the frame that follows comes on screen."""
+        n = 1 + max(i for i in self._with_mesh if self._pts[i] < next_ns)
         pts_ns = np.array(self._pts[:n], np.int64)
-        following = self._pts[n] if n < len(self._pts) else min(next_ns, max(self.planned_end_ns, self._pts[-1] + 1))
+        following = self._pts[n] if n < len(self._pts) else next_ns
         if following - self._pts[n - 1] > HOLE_NS:
             following = self._pts[n - 1] + (int(np.median(np.diff(pts_ns))) if n > 1 else 0)
         square = self._region.crop(self._region.covered(self._boxes[:n]))

@@ -11,7 +11,7 @@ import posixpath
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from itertools import takewhile
 from pathlib import Path
@@ -42,6 +42,9 @@ LIST_COLUMNS: Final = frozenset(
 
 TIMEOUT_SECONDS: Final = 30
 
+READ_AGAIN_SECONDS: Final = (0.5, 4.0)
+"""A source that could not be read, perhaps by its storage's fault, is read again after these."""
+
 ACCESS_ERRORS: Final = (OSError, ValueError, ImportError, BadZipFile)
 """What file systems raise for what cannot be reached: a missing driver and an unknown protocol are among them."""
 
@@ -69,14 +72,20 @@ class Input:
     chain: str = ""
 
 
-def expand(inputs: Sequence[str]) -> list[Input]:
+def expand(inputs: Sequence[str], but: str | None = None) -> list[Input]:
     """One `Input` for each folder, glob and list, and one for all single files together, which comes first.
 
-    What is not there or may not be read is among the rejects. Raises ConfigError for a list that cannot be used.
+    What lies in the folder ``but`` is left out. What is not there or may not be read is among the rejects. Raises
+    ConfigError for a list that cannot be used.
     """
     single = [text for text in inputs if _is_single(text)]
     expanded = [_files(single)] if single else []
-    return expanded + [_expand(text) for text in dict.fromkeys(inputs) if text not in single]
+    expanded += [_expand(text) for text in dict.fromkeys(inputs) if text not in single]
+    return expanded if but is None else [_without(group, _absolute(but).rstrip("/") + "/") for group in expanded]
+
+
+def _without(group: Input, folder: str) -> Input:
+    return replace(group, found=[f for f in group.found if not f.uri.startswith(folder)])
 
 
 def is_url(text: str) -> bool:

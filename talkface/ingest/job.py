@@ -15,7 +15,7 @@ import talkface
 from talkface.annotate.base import Annotator, chosen_weights
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
-from talkface.errors import RunError, StorageError
+from talkface.errors import ConfigError, RunError, StorageError
 from talkface.ingest.pipeline import (
     Settings,
     Unit,
@@ -27,7 +27,7 @@ from talkface.ingest.pipeline import (
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
-from talkface.licences import strictest
+from talkface.licences import Use, require_use, strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
@@ -98,9 +98,12 @@ def ingest(
 ) -> IngestResult:
     """Bring every scanned source's work units to finished packs below ``out``; those already there are kept.
 
-    A source that cannot be decoded ends as a reject; so does a unit whose worker dies again and again. Raises RunError
-    when the run itself cannot go on (no disk, no scheduler).
+    A source that cannot be decoded ends as a reject; so does a unit whose worker dies again and again. ``failures`` are
+    what another run may bring: there is no pack of it. Raises RunError when the run itself cannot go on (no disk, no
+    scheduler), ConfigError for an ``out`` that workers cannot reach.
     """
+    if out.in_memory and (workers or scheduler):
+        raise ConfigError(f"{out.url}: other processes cannot write there. Say --workers 0, or choose another --out.")
     packs = Folder(f"{out.url}/{PACKS}")
     annotators = make_annotators(config.pack)
     fingerprint = settings_fingerprint(config.pack, models)
@@ -117,7 +120,8 @@ def ingest(
     progress.units_kept = progress.units_done = len(units) - len(todo)
     progress.seconds_kept = progress.seconds_done = progress.seconds - sum(u.seconds for u in todo)
     observe(progress)
-    rejects, failures = list(scanned.rejects), list[str]()
+    rejects = list(scanned.rejects)
+    failures = [f"{r.source}: {r.message}" for r in rejects if r.reason == "storage"]
     done = {u.name for u in units} - {u.name for u in todo}
     todo.sort(key=lambda u: -u.seconds)  # the longest first, so that no worker is left with one at the end
     for outcome in map_units(partial(process, settings), todo, workers=workers, scheduler=scheduler):
@@ -233,6 +237,12 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
         "layout": scanned.layout,
         "strictest_licence": strictest(terms),
     }
+
+
+def require_licence(config: Ingest, models: Models, use: Use) -> None:
+    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use."""
+    made = {a.name: (a.licence, [w.row() for w in chosen_weights(a, models)]) for a in make_annotators(config.pack)}
+    require_use(use, made | {"faces": ("Apache-2.0", [w.row() for w in detector_weights(models)])})
 
 
 def source_row(source: Source, licence: str) -> dict[str, Any]:

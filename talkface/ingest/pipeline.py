@@ -37,7 +37,7 @@ from talkface.config import Pack, Video
 from talkface.errors import ConfigError, RunError, SourceError, StorageError
 from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
-from talkface.ingest.inputs import content_of
+from talkface.ingest.inputs import READ_AGAIN_SECONDS, content_of
 from talkface.ingest.shots import ShotCutter
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
@@ -51,9 +51,6 @@ PACK_VERSION: Final = 3
 _ONE_AT_A_TIME: Final = Lock()
 """A process has one set of tools, whose models no two threads may use: workers of a foreign cluster may have many."""
 
-
-READ_AGAIN_SECONDS: Final = (0.5, 4.0)
-"""A source that could not be read, perhaps by its storage's fault, is read again after these."""
 
 LIBRARIES: Final = (
     "ai-edge-litert", "av", "mediapipe", "numpy", "opencv-contrib-python-headless", "scenedetect", "scipy",

@@ -1,5 +1,6 @@
 """Inputs to sources: find files, probe them without decoding, hash their content, read labels from list and layout."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -7,8 +8,18 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from talkface.clip import Labels, Probe, Reject, Source
-from talkface.errors import ConfigError, MediaError, SourceError
-from talkface.ingest.inputs import ACCESS_ERRORS, Found, Input, content_of, exists, expand, open_binary, split_chain
+from talkface.errors import ConfigError, MediaError, SourceError, StorageError
+from talkface.ingest.inputs import (
+    ACCESS_ERRORS,
+    READ_AGAIN_SECONDS,
+    Found,
+    Input,
+    content_of,
+    exists,
+    expand,
+    open_binary,
+    split_chain,
+)
 from talkface.ingest.layouts.base import (
     AUTO,
     EMOTION_WORDS,
@@ -53,18 +64,20 @@ def scan(
     *,
     duplicates: Literal["reject", "keep"] = "reject",
     threads: int = THREADS,
+    but: str | None = None,
 ) -> ScanResult:
     """Find, probe, hash and label the sources of ``inputs``: folders, globs, files and lists, as paths or fsspec urls.
 
     What cannot be used becomes a reject of stage ``scan`` with reason ``missing``, ``empty``, ``not_media``,
-    ``no_video``, ``unreadable`` or ``duplicate``. A list's labels come before the layout's. Files are opened for
-    reading only.
+    ``no_video``, ``unreadable`` or ``duplicate``; what could not be read now, but perhaps another time, gets
+    ``storage``. A list's labels come before the layout's. Files are opened for reading only, and nothing in the folder
+    ``but`` is looked at.
 
     Raises ConfigError for an unknown layout or a list that cannot be used, SourceError if there is nothing at all.
     """
     if layout != AUTO:
         layout_class(layout)
-    groups = _unique_names(expand(inputs))
+    groups = _unique_names(expand(inputs, but))
     layouts = [_layout_of(group, layout) for group in groups]
     jobs = [_job(f, used) for group, used in zip(groups, layouts, strict=True) for f in group.found]
     rejects = [r for group in groups for r in group.rejects]
@@ -149,18 +162,25 @@ def _from_row(found: Found, labels: Labels) -> Labels:
     return replace(labels, **told)  # type: ignore[arg-type]
 
 
-def _examine(job: _Job) -> Source | Reject:
-    found = job.found
+def _examine(job: _Job, waits: Sequence[float] = READ_AGAIN_SECONDS) -> Source | Reject:
     try:
-        facts = _probe(found.uri)
-        audio_uri = found.row.get("audio")
-        if audio_uri is None and facts.audio_codec is None:
-            audio_uri = next((a for a in _places(job) if exists(a)), None)
-        if audio_uri is not None:
-            facts = _with_sound(facts, audio_uri)
-        sha256, size = content_of([found.uri] if audio_uri is None else [found.uri, audio_uri])
+        return _source(job)
     except SourceError as error:
-        return Reject(stage="scan", reason=error.reason, source=found.name, message=str(error))
+        if isinstance(error, StorageError) and waits:
+            time.sleep(waits[0])
+            return _examine(job, waits[1:])
+        return Reject(stage="scan", reason=error.reason, source=job.found.name, message=str(error))
+
+
+def _source(job: _Job) -> Source:
+    found = job.found
+    facts = _probe(found.uri)
+    audio_uri = found.row.get("audio")
+    if audio_uri is None and facts.audio_codec is None:
+        audio_uri = next((a for a in _places(job) if exists(a)), None)
+    if audio_uri is not None:
+        facts = _with_sound(facts, audio_uri)
+    sha256, size = content_of([found.uri] if audio_uri is None else [found.uri, audio_uri])
     return Source(
         uri=found.uri,
         name=found.name,

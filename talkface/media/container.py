@@ -198,7 +198,7 @@ def clock_of(container: InputContainer, stream: Stream) -> Clock:
 
 
 def probe(uri: str, *, sound_only: bool = False) -> Probe:
-    """Facts from a container's headers; nothing is decoded. Sizes are as displayed: rotation is applied.
+    """Facts from a container's headers; nothing is decoded. Sizes are as displayed, upright and in square pixels.
 
     ``rotation`` is how far, in degrees clockwise, the stored picture is turned for display. ``sound_only`` looks at the
     sound alone and accepts a file without a picture. Raises MediaError with reason ``missing``, ``empty``,
@@ -213,6 +213,7 @@ def probe(uri: str, *, sound_only: bool = False) -> Probe:
 def _facts(container: InputContainer, picture: Stream | None, sound: Stream | None) -> Probe:
     rotation = _rotation(container, picture) if picture is not None else 0
     width, height = (picture.codec_context.width, picture.codec_context.height) if picture is not None else (0, 0)
+    width = round(width * pixel_aspect(picture)) if picture is not None else 0
     if rotation in (90, 270):
         width, height = height, width
     return Probe(
@@ -246,6 +247,12 @@ def require_picture(uri: str, container: InputContainer) -> Stream:
     if stream.codec_context is None:
         raise MediaError(f"{uri}: no decoder for its video codec. Convert it to H.264.", "unreadable")
     return stream
+
+
+def pixel_aspect(picture: Stream) -> Fraction:
+    """Width of a stored pixel over its height, 1 where nothing is said. What no camera makes is not believed."""
+    aspect = cast("Any", picture).sample_aspect_ratio
+    return Fraction(aspect) if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _codec(stream: Stream) -> str:

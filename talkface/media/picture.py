@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -19,7 +20,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from jaxtyping import UInt8
 
 from talkface.clip import NS
-from talkface.media.container import Clock, clock_of, may_pass, open_media, read_only, require_picture
+from talkface.media.container import Clock, clock_of, may_pass, open_media, pixel_aspect, read_only, require_picture
 
 _MARGINS_NS = (NS // 2, 5 * NS, 60 * NS)
 """How far before a start to seek, tried in turn: some containers seek by decoding time, or land late."""
@@ -43,9 +44,9 @@ class VideoReader:
     """Frames of a source with ``start_ns <= pts_ns < end_ns``, in presentation order, times strictly rising.
 
     Iterate it once; the container closes at the end of the iteration, on ``close`` and on leaving a ``with`` block.
-    Rotation flags are applied, non-square pixels are left as stored. If the size changes on the way, later frames are
-    scaled to the first one's size. Timestamps out of order are sorted, a missing one is a frame's length after the one
-    before, and a frame whose timestamp was there already is dropped.
+    Rotation flags are applied, and pixels that are not square are made so: the width changes. If the size changes on
+    the way, later frames are scaled to the first one's size. Timestamps out of order are sorted, a missing one is a
+    frame's length after the one before, and a frame whose timestamp was there already is dropped.
 
     ``broken_packets`` counts packets that could not be decoded and frames that were damaged; both are left out.
     ``bad_timestamps`` counts frames whose timestamp was missing, out of order or there already.
@@ -62,6 +63,7 @@ class VideoReader:
         self.bad_timestamps = 0
         self.frame_duration_ns = 0
         self._before: tuple[int, int] | None = None
+        self._aspect = Fraction(1)
         self._frames = self._read()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -78,9 +80,10 @@ class VideoReader:
         self._frames.close()
 
     def _read(self) -> Generator[Frame, None, None]:
-        to_rgb = ToRGB()
+        to_rgb: ToRGB | None = None
         with closing(self._pictures()) as pictures:
             for pts_ns, picture in pictures:
+                to_rgb = to_rgb or ToRGB(self._aspect)
                 if self.end_ns is not None and pts_ns >= self.end_ns:
                     return
                 if pts_ns >= self.start_ns:
@@ -91,6 +94,7 @@ class VideoReader:
         for margin_ns in [m for m in _MARGINS_NS if m < self.start_ns] + [None]:
             with open_media(self.uri) as container:
                 stream = require_picture(self.uri, container)
+                self._aspect = pixel_aspect(stream)
                 read_only(container, stream)
                 clock = clock_of(container, stream)
                 if margin_ns is not None and not seek(container, stream, clock.ticks(self.start_ns - margin_ns)):
@@ -198,15 +202,20 @@ def _header_duration_ns(stream: Stream) -> int:
 
 
 class ToRGB:
-    """Decoded frame to upright RGB, all of the size of the first."""
+    """Decoded frame to upright RGB with square pixels, all of the size of the first.
 
-    def __init__(self) -> None:
+    ``aspect`` is the width of a stored pixel over its height.
+    """
+
+    def __init__(self, aspect: Fraction = Fraction(1)) -> None:
+        self._aspect = aspect
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
 
     def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "height width 3"]:
         rgb = self._reformatter.reformat(
             frame,
+            width=round(frame.width * self._aspect),
             format="rgb24",
             src_colorspace=_matrix(frame),
             threads=1,

@@ -108,7 +108,9 @@ def check_clip(clip: CutClip, settings_: Pack, shot_starts: list[int]) -> None:
     assert clip.start_ns == clip.pts_ns[0] and clip.pts_ns[-1] < clip.end_ns
     assert seen[0] and seen[-1], "trimmed to meshes"
     seconds = (clip.end_ns - clip.start_ns) / NS
-    assert settings_.cut.min_seconds <= seconds <= settings_.cut.max_seconds
+    cut_, slowest = settings_.cut, 0.2
+    assert cut_.min_seconds <= seconds
+    assert seconds <= cut_.max_seconds + settings_.faces.max_gap_seconds + cut_.min_seconds + slowest
     last_seen = np.maximum.accumulate(np.where(seen, clip.pts_ns, 0))
     assert (clip.pts_ns - last_seen).max() <= settings_.faces.max_gap_seconds * NS
     assert not any(clip.start_ns < s < clip.end_ns for s in shot_starts)
@@ -154,11 +156,19 @@ def test_long_tracks_are_cut_at_the_longest_length() -> None:
     assert spans(clips) == [(0, 2), (2, 4), (4, 5)]
 
 
+def test_an_end_too_short_for_a_clip_stays_with_the_clip_before() -> None:
+    cutter = Cutter(pack(), [], source="a.mp4")
+    clips = cut(cutter, steady(4.16, face(1)))
+    assert spans(clips) == [(0, 2), (2, 4.16)]
+    assert cutter.rejects == []
+    assert spans(cut(Cutter(pack(), [], source="a.mp4"), steady(4.24, face(1)))) == [(0, 2), (2, 4), (4, 4.24)]
+
+
 def test_long_tracks_are_cut_in_pauses() -> None:
     pauses = [(200, 300), (1100, 1500), (1700, 1900), (2900, 3700), (3900, 3950)]
     cutter = Cutter(pack(pause_seconds=0.2), [(a * 10**6, b * 10**6) for a, b in pauses], source="a.mp4")
     clips = cut(cutter, steady(5, face(1)))
-    assert spans(clips) == [(0, 1.8), (1.8, 3.3), (3.32, 5)], "the next frame after a pause's middle starts a clip"
+    assert spans(clips) == [(0, 1.8), (1.8, 3.32), (3.32, 5)], "the next frame after a pause's middle starts a clip"
     assert cutter.planned_end(0) == 1_800_000_000
     assert cutter.planned_end(4 * NS) == 6 * NS
 

@@ -1,0 +1,136 @@
+"""A whole ingest in this process: which packs are made, kept and shared, and what counts as a failure."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from talkface.annotate.emotion import Annotator as Emotion
+from talkface.config import Ingest, Pack, Video
+from talkface.errors import ConfigError
+from talkface.ingest.job import IngestResult, ingest, units_of
+from talkface.ingest.scan import ScanResult, scan
+from talkface.store import PACKS, Folder
+from talkface.weights import Models
+from tests.conftest import NOT_DATA, Toolkit, files_of
+
+QUICK = Ingest(pack=Pack(annotators=("box", "emotion"), video=Video(size=64)))
+MODELS = Models(offline=True)
+TOML = '[pack]\nannotators = ["box", "emotion"]\n[pack.video]\nsize = 64\n'
+
+
+@pytest.fixture
+def two(videos: Path, tmp_path: Path) -> Path:
+    """Two synthetic clips whose names say nothing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, clip in enumerate(sorted(videos.glob("M003/video/*/*/*/*.mp4"))[:2]):
+        shutil.copy(clip, folder / f"{number}.mp4")
+    return folder
+
+
+def run(scanned: ScanResult, out: Path) -> IngestResult:
+    return ingest(scanned, Folder(out), QUICK, MODELS, workers=0)
+
+
+def packs(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (out / PACKS).glob("*.tar")}
+
+
+def test_units_are_named_by_content_and_keyed_by_name(two: Path) -> None:
+    shutil.copy(two / "0.mp4", two / "again.mp4")
+    kept = {s.name: s for s in scan([str(two)], duplicates="keep").sources}
+    units = {name: units_of(source, 1.0, "f") for name, source in kept.items()}
+    assert [u.name for u in units["0.mp4"]] == [u.name for u in units["again.mp4"]]
+    assert not {u.key for u in units["0.mp4"]} & {u.key for u in units["again.mp4"]}
+    assert [u.start_ns for u in units["0.mp4"]] == [0, 10**9, 2 * 10**9]
+    assert units["0.mp4"][0].name != units_of(kept["0.mp4"], 1.0, "g")[0].name
+
+
+def test_sources_of_equal_content_share_a_pack(two: Path, tmp_path: Path) -> None:
+    shutil.copy(two / "0.mp4", two / "again.mp4")
+    result = run(scan([str(two)], duplicates="keep"), tmp_path / "out")
+    assert len(result.units) == 3
+    assert len(packs(tmp_path / "out")) == 2
+
+
+def test_a_corrected_label_and_a_new_name_decode_nothing(two: Path, tmp_path: Path, toolkit: Toolkit) -> None:
+    """And the bytes are those of a run that had them right from the start."""
+    (tmp_path / "config.toml").write_text(TOML)
+    options = ("--offline", "--workers", "0", "--config", tmp_path / "config.toml")
+    listed = two / "list.csv"
+    listed.write_text("path,speaker,emotion\n0.mp4,ann,sad\n1.mp4,ben,happy\n")
+    toolkit("ingest", listed, "--out", tmp_path / "out", *options)
+    before = packs(tmp_path / "out")
+    (two / "0.mp4").rename(two / "zero.mp4")
+    listed.write_text("path,speaker,emotion\nzero.mp4,ann,angry\n1.mp4,bob,happy\n")
+    toolkit("ingest", listed, "--out", tmp_path / "out", *options, "--replace")
+    assert packs(tmp_path / "out") == before
+    toolkit("ingest", listed, "--out", tmp_path / "fresh", *options)
+    assert files_of(tmp_path / "out", but=NOT_DATA) == files_of(tmp_path / "fresh", but=NOT_DATA)
+    assert hasattr(Emotion, "labelled")
+
+
+def test_workers_cannot_reach_this_processs_memory(two: Path) -> None:
+    with pytest.raises(ConfigError, match="--workers 0"):
+        ingest(scan([str(two)]), Folder("memory://out"), QUICK, MODELS, workers=2)
+    assert not fsspec.filesystem("memory").exists("/out")
+
+
+@pytest.fixture
+def refused() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def test_a_server_that_is_down_is_a_failure_not_a_finding(two: Path, tmp_path: Path, refused: str) -> None:
+    scanned = scan([str(two / "1.mp4"), f"{refused}/a.mp4"])
+    assert [(r.stage, r.reason) for r in scanned.rejects] == [("scan", "storage")]
+    result = run(scanned, tmp_path / "out")
+    assert len(result.failures) == 1
+    assert refused in result.failures[0]
+    assert len(result.units) == 1
+
+
+def test_a_dataset_does_not_lose_what_cannot_be_read_now(
+    two: Path, tmp_path: Path, refused: str, toolkit: Toolkit
+) -> None:
+    (tmp_path / "config.toml").write_text(TOML)
+    options = ("--offline", "--workers", "0", "--out", tmp_path / "out", "--config", tmp_path / "config.toml")
+    listed = two / "list.csv"
+    listed.write_text("path\n0.mp4\n1.mp4\n")
+    toolkit("ingest", listed, *options)
+    before = files_of(tmp_path / "out")
+    listed.write_text(f"path\n{refused}/0.mp4\n1.mp4\n")
+    result = toolkit("ingest", listed, *options, code=None)
+    assert result.returncode in (1, 2)
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_dataset_among_its_videos_is_no_input(two: Path, toolkit: Toolkit, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(TOML)
+    options = ("--offline", "--workers", "0", "--out", two / "dataset", "--config", tmp_path / "config.toml")
+    toolkit("ingest", two, *options)
+    shutil.copy(two / "0.mp4", two / "dataset" / "seen.mp4")
+    before = files_of(two / "dataset", but=NOT_DATA)
+    assert "2 sources, 0 rejected" in toolkit("ingest", two, *options).stdout
+    assert files_of(two / "dataset", but=NOT_DATA) == before
+
+
+def test_nothing_is_written_where_the_videos_are(two: Path, tmp_path: Path, toolkit: Toolkit) -> None:
+    """A folder that may only be read: its own time would tell of a file that came and went."""
+    (tmp_path / "config.toml").write_text(TOML)
+    two.chmod(0o555)
+    try:
+        before = (files_of(two), two.stat().st_mtime_ns)
+        options = ("--offline", "--workers", "1", "--config", tmp_path / "config.toml")
+        toolkit("ingest", two, "--out", tmp_path / "out", *options)
+        assert (files_of(two), two.stat().st_mtime_ns) == before
+    finally:
+        two.chmod(0o755)
