@@ -21,6 +21,7 @@ import talkface.annotate
 from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
 from talkface.config import parse
 from talkface.errors import ConfigError, WeightsError
+from talkface.licences import Use, require_use
 from talkface.media import ClipFrames
 from talkface.weights import Models, Weight
 
@@ -143,6 +144,20 @@ def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
         return [models.choose(group)[0] for group in annotator.weights]
     except WeightsError as error:
         raise WeightsError(f"{annotator.name}: {error}. To go on without, leave {annotator.name} out.") from error
+
+
+def require_licence(annotators: Sequence[Annotator], models: Models, use: Use) -> None:
+    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use.
+
+    A file that would not be allowed is refused before it is looked for, let alone fetched.
+    """
+    if use == "any":
+        return
+    for annotator in annotators:
+        groups = [[models.weight(name) for name in group] for group in annotator.weights]
+        bound = [group[0].row() for group in groups if not any(w.commercial for w in group)]
+        require_use(use, {annotator.name: (annotator.licence, bound)})
+        require_use(use, {annotator.name: (annotator.licence, [w.row() for w in chosen_weights(annotator, models)])})
 
 
 def in_order(names: Sequence[str]) -> list[str]:

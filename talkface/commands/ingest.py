@@ -50,11 +50,12 @@ def command(
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
+    from talkface.annotate.base import require_licence
     from talkface.console import console, print_ingest, print_stale, progress_bar
     from talkface.datasets.build import DamagedPack, build, refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
-    from talkface.ingest.pipeline import settings_fingerprint
+    from talkface.ingest.pipeline import make_annotators, settings_fingerprint
     from talkface.ingest.scan import scan
     from talkface.licences import require_sources
     from talkface.store import PACKS, Folder
@@ -65,7 +66,7 @@ def command(
     with folder.lock():
         refuse_foreign(folder)
         folder.sweep()
-        job.require_licence(settings, store, licence)
+        require_licence(make_annotators(settings.pack), store, licence)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
         require_sources(licence, {s.name: s.licence for s in scanned.sources} | {"--config": settings.build.licence})
         console.print(

@@ -60,6 +60,8 @@ def _refuse_other(folder: Folder, about: Mapping[str, Any]) -> None:
 def to_parquet(dataset: Dataset, folder: Folder) -> None:
     """``<split>.parquet``: a row a clip, all members; ``load_dataset(folder)`` knows every type."""
     kinds = features(dataset.info)
+    for sidecar in dataset.usable:
+        kinds.update(features(sidecar.info))
     kinds.pop("__url__")
     kinds["json"] = {name: kind for name, kind in kinds["json"].items() if kind != {}}  # Parquet has no empty struct
     for split, rows in _by_split(dataset):
@@ -117,7 +119,7 @@ def to_folders(dataset: Dataset, folder: Folder) -> None:
     for split, rows in _by_split(dataset):
         for row in rows:
             key = dataset.keys()[row]
-            members = dataset.read([row], dataset.info.members())[0]
+            members = dataset.read([row], dataset.members())[0]
             files = {ext: data for ext, data in members.items() if ext.endswith(".npy")} | {
                 "clip.json": members["json"]
             }
@@ -176,6 +178,6 @@ def _readme(dataset: Dataset, form: str) -> str:
             "# Talking-face clips",
             f"Exported by talkface {dataset.info.talkface}, form `{form}`: {what}",
             f"ARKit blendshapes in this order: {', '.join(ARKIT)}.",
-            *terms(dataset.info),
+            *terms(dataset.info, [s.info for s in dataset.usable]),
         ]
     )

@@ -93,7 +93,7 @@ class Dataset:
     def clips(self) -> pa.Table:
         """A row a clip: key, split, shard, span, labels, every score, those of the sidecars last."""
         clips = self.table("clips")
-        for sidecar in self._usable:
+        for sidecar in self.usable:
             for name, values in sidecar.scores(self.folder, clips.column("key")):
                 clips = clips.append_column(name, values)
         return clips
@@ -104,25 +104,26 @@ class Dataset:
         return find_sidecars(self.folder, self._sidecar_names)
 
     @property
-    def _usable(self) -> list[Sidecar]:
+    def usable(self) -> list[Sidecar]:
+        """The sidecars whose columns and scores it serves."""
         return [s for s in self.sidecars.values() if not s.stale]
 
     def specs(self) -> list[ColumnSpec]:
         """All columns, ``pts`` and ``valid`` first, those of the sidecars last."""
-        return [*self.info.specs(), *(spec for s in self._usable for spec in s.info.specs())]
+        return [*self.info.specs(), *(spec for s in self.usable for spec in s.info.specs())]
 
     def members(self) -> tuple[str, ...]:
         """Member extensions of every sample, those of the sidecars last."""
-        return (*self.info.members(), *(m for s in self._usable for m in s.info.members()))
+        return (*self.info.members(), *(m for s in self.usable for m in s.info.members()))
 
     def scores(self) -> list[ScoreSpec]:
         """All scores, those of the sidecars last."""
         own = [ScoreSpec(**s) for s in self.info.scores]
-        return [*own, *(spec for s in self._usable for spec in s.info.score_specs())]
+        return [*own, *(spec for s in self.usable for spec in s.info.score_specs())]
 
     def rejects(self) -> list[dict[str, Any]]:
         """What did not become a clip, and then the clips that a sidecar has nothing for: rows of rejects.parquet."""
-        tables = [self.table("rejects"), *(s.table(self.folder, "rejects") for s in self._usable)]
+        tables = [self.table("rejects"), *(s.table(self.folder, "rejects") for s in self.usable)]
         return [row for table in tables for row in table.to_pylist()]
 
     def where(self, expression: pc.Expression) -> "Dataset":

@@ -56,7 +56,7 @@ class Motion:
 
 def measure(dataset: Dataset, at_most: int = READ_AT_MOST) -> Motion:
     """Read the head and the blendshapes of at most so many clips, spread evenly over the dataset."""
-    known = [s.name for s in dataset.info.specs()]
+    known = [s.name for s in dataset.specs()]
     columns = [name for name in ("head", "arkit") if name in known]
     head, shapes = [np.zeros((0, 10), np.float32)], [np.zeros((0, len(ARKIT)), np.float32)]
     rows = spread(len(dataset), at_most)
@@ -262,7 +262,7 @@ def _funnel(dataset: Dataset) -> go.Figure:
 
 
 def _reasons(dataset: Dataset) -> str:
-    counted = rejects_by_reason(dataset.table("rejects").to_pylist())
+    counted = rejects_by_reason(dataset.rejects())
     return _table(("stage / reason", "times"), [(k, str(n)) for k, n in counted.items()]) if counted else ""
 
 
@@ -288,7 +288,8 @@ def _cost(dataset: Dataset) -> str:
 def _terms(dataset: Dataset) -> str:
     sources = Counter(s["licence"] for s in dataset.table("sources").to_pylist())
     rows = [("sources", f"{count} files", licence) for licence, count in sorted(sources.items())]
-    for name, record in sorted(dataset.info.annotators.items()):
+    records = dataset.info.annotators | {s.info.name: s.info.annotator() for s in dataset.usable}
+    for name, record in sorted(records.items()):
         rows.append((name, "code", record.licence))
         rows += [(name, str(w["name"]), str(w["licence"])) for w in record.weights]
     return _table(("what", "of which", "licence"), rows)
@@ -321,7 +322,7 @@ def _picture(rgb: UInt8[np.ndarray, "height width 3"], side: int = 176) -> str:
 
 
 def _curves(dataset: Dataset, row: int, width: int = 176, height: int = 56) -> str:
-    if "arkit" not in [s.name for s in dataset.info.specs()]:
+    if "arkit" not in [s.name for s in dataset.specs()]:
         return ""
     arrays = dataset.views([row], ["pts", "arkit"])[0]
     seconds = arrays["pts"] / NS

@@ -17,7 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 import talkface
-from talkface.annotate.base import Annotator, annotator_class, chosen_weights, in_order, make_annotator
+from talkface.annotate.base import (
+    Annotator,
+    annotator_class,
+    chosen_weights,
+    in_order,
+    make_annotator,
+    require_licence,
+)
 from talkface.clip import ColumnSpec
 from talkface.datasets import schema
 from talkface.datasets.card import card
@@ -46,7 +53,7 @@ from talkface.datasets.sidecar_unit import (
     units_of,
 )
 from talkface.errors import ConfigError, DatasetError
-from talkface.licences import Use, require_sources, require_use
+from talkface.licences import Use, require_sources
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, TarWriter, npy, read_pack_index, sha256_of, table_bytes
 from talkface.weights import Models
@@ -121,8 +128,9 @@ def annotate_dataset(
         raise ConfigError(f"{url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
     chosen = before if settings is None else settings
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
-    weights = {a.name: (a.licence, [w.row() for w in chosen_weights(a, models)]) for a in annotators}
-    require_use(use, weights)
+    require_licence(annotators, models, use)
+    for annotator in annotators:
+        chosen_weights(annotator, models)
     require_sources(use, {url: dataset.info.strictest_licence})
     return [
         _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)

@@ -27,7 +27,7 @@ from talkface.ingest.pipeline import (
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
-from talkface.licences import Use, require_use, strictest
+from talkface.licences import strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
@@ -237,12 +237,6 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
         "layout": scanned.layout,
         "strictest_licence": strictest(terms),
     }
-
-
-def require_licence(config: Ingest, models: Models, use: Use) -> None:
-    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use."""
-    made = {a.name: (a.licence, [w.row() for w in chosen_weights(a, models)]) for a in make_annotators(config.pack)}
-    require_use(use, made | {"faces": ("Apache-2.0", [w.row() for w in detector_weights(models)])})
 
 
 def source_row(source: Source, licence: str) -> dict[str, Any]:

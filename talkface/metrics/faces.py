@@ -32,7 +32,7 @@ def of_motion(motion: Motion, key: str, rig: Rig | None = None) -> Face:
 def of_clip(dataset: Dataset, key: str, rig: Rig | None = None) -> Face:
     """A clip of a dataset with its sound, landmarks in the crop and pictures, as far as the dataset has them."""
     face = of_motion(motion_of(dataset, key), key, rig)
-    there = {s.name for s in dataset.info.specs()} & {"flame", "lm68"}
+    there = {s.name for s in dataset.specs()} & {"flame", "lm68"}
     columns = dict(dataset.arrays(key, sorted(there)))
     about = dataset.sample(key, ["json"])["json"]
     if "lm68" in columns:
