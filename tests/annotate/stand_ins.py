@@ -5,6 +5,8 @@ To cover an annotator whose weights cannot be fetched freely, add a maker of its
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,9 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from face_alignment.models import FAN
+from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from talkface.annotate._deca import Encoder
+from talkface.annotate._syncnet import SyncNet
 from talkface.clip import NS
 from talkface.media import VideoWriter
 from talkface.render.identity import Identity
@@ -39,18 +43,79 @@ def _random(seed: int) -> Iterator[None]:
         yield
 
 
+def _lively(net: nn.Module, side: int) -> nn.Module:
+    """Weights and statistics as training would leave them: what is put in still matters at the other end."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.normal_(module.bias, 0, 0.1)
+    with torch.no_grad():
+        net.train()(torch.rand(4, 3, side // 32, side // 32).repeat_interleave(32, 2).repeat_interleave(32, 3))
+    return net.eval()
+
+
 def random_deca(path: Path) -> None:
     """``deca_model.tar``: the coarse encoder at its true size, and the keys that are not read."""
     with _random(0):
-        state = Encoder().state_dict()
+        state = _lively(Encoder(), 224).state_dict()
     torch.save({"E_flame": state, "E_detail": {}, "D_detail": {}}, path)
 
 
 def random_fan(path: Path, stacks: int = 1) -> None:
     """FAN's weights in the old format that the published file has; one stack of the published four."""
     with _random(1):
-        state = FAN(stacks).state_dict()
+        state = _lively(FAN(stacks), 256).state_dict()
     torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+_WRITE_FLAME = """
+import pickle, sys
+import numpy as np, scipy.sparse
+sys.path.insert(0, sys.argv[1])
+import chumpy
+n, protocol = int(sys.argv[3]), int(sys.argv[4])
+rng = np.random.default_rng(0)
+nearness = rng.random((n, 5)) ** 4
+model = {
+    "v_template": rng.normal(0, 0.1, (n, 3)),
+    "f": rng.integers(0, n, (2 * n, 3)).astype(np.uint32),
+    "shapedirs": chumpy.Ch(rng.normal(0, 1e-3, (n, 3, 400))),
+    "posedirs": rng.normal(0, 1e-3, (n, 3, 36)),
+    "J_regressor": scipy.sparse.csc_matrix(np.where(rng.random((5, n)) < 0.3, rng.random((5, n)) / n, 0)),
+    "weights": nearness / nearness.sum(axis=1, keepdims=True),
+    "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.uint32),
+    "bs_style": "lbs", "bs_type": "lrotmin",
+}
+with open(sys.argv[2], "wb") as file:
+    pickle.dump(model, file, protocol=protocol)
+"""
+_CHUMPY = """
+class Ch(object):
+    def __init__(self, x):
+        self.x = x
+        self._dirty_vars = {"x"}
+        self._itr = None
+"""
+
+
+def random_flame(path: Path, vertices: int = 30, protocol: int = 2) -> None:
+    """``generic_model.pkl`` as Python 2 wrote it, with a sparse matrix and an object of a package that is not here."""
+    package = path.with_name("packages") / "chumpy"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text("from chumpy.ch import Ch")
+    (package / "ch.py").write_text(_CHUMPY)
+    arguments = [str(package.parent), str(path), str(vertices), str(protocol)]
+    subprocess.run([sys.executable, "-c", _WRITE_FLAME, *arguments], check=True)
+
+
+def random_syncnet(path: Path) -> None:
+    """``syncnet_v2.model`` at its true size."""
+    with _random(3):
+        state = SyncNet().state_dict()
+    torch.save(state, path)
 
 
 VOCABULARY = {
@@ -68,7 +133,12 @@ def random_wav2vec(folder: Path, **changes: Any) -> None:
     (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {"deca": random_deca, "fan": random_fan, "wav2vec": random_wav2vec}
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "deca": random_deca,
+    "fan": random_fan,
+    "syncnet": random_syncnet,
+    "wav2vec": random_wav2vec,
+}
 """Name in the registry to what writes such a file (or folder) with random weights."""
 
 SETTINGS: dict[str, dict[str, Any]] = {"fan": {"flip": False}, "wav2vec": {"depth": 1}}

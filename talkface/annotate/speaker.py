@@ -1,0 +1,97 @@
+"""Does this face speak, frame by frame: Light-ASD on the face and the sound."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+from scipy.ndimage import uniform_filter1d
+
+from talkface.annotate._faces import SIDE as SQUARE
+from talkface.annotate._faces import follow, times_of
+from talkface.annotate._light_asd import ROWS, SIDE, load_light_asd, log_odds
+from talkface.annotate._mfcc import mfcc
+from talkface.annotate.base import AnnotatorConfig, ClipView, Result
+from talkface.clip import NS, ColumnSpec, ScoreSpec
+from talkface.weights import Models
+
+SMOOTH = 5
+"""Pictures over whose mean a decision is taken."""
+
+
+class SpeakerConfig(AnnotatorConfig):
+    """Nothing to set: thresholds on the column belong to whoever reads it."""
+
+
+class Annotator:
+    """Column ``talk``, NaN in frames without a face and in clips without sound."""
+
+    name = "speaker"
+    version = 1
+    columns = (
+        ColumnSpec(
+            name="talk",
+            dtype="float32",
+            shape=(),
+            unit="log-odds",
+            clock="frame",
+            description="that this face speaks: above 0 it does",
+        ),
+    )
+    scores = (
+        ScoreSpec(name="speaking_share", unit="0..1", description="share of the frames with a face in which it speaks"),
+    )
+    needs = ("box",)
+    reads = ("mp4", "flac")
+    weights = (("light_asd",),)
+    licence = "Apache-2.0"
+    Config = SpeakerConfig
+
+    def __init__(self, config: SpeakerConfig) -> None:
+        self.config = config
+
+    def open(self, models: Models) -> None:
+        """Raises WeightsError if Light-ASD's file cannot be had or is not its."""
+        self._net = load_light_asd(models.get("light_asd"))
+
+    def clip(self, view: ClipView) -> Result:
+        """The clip's ``talk`` and how much of it is speech."""
+        talk = np.full(len(view.table.timeline), np.nan, np.float32)
+        seen = np.isfinite(view.table.columns["box"][:, :4]).all(axis=1)
+        faces = follow(view) if view.has_sound else None
+        rows = mfcc(view.sound) if view.has_sound else np.zeros((0, 1))
+        if faces is not None and len(rows) >= ROWS:
+            odds = log_odds(self._net, middle(faces), rows)
+            smooth = uniform_filter1d(odds, SMOOTH, mode="nearest")
+            talk[seen] = np.interp(view.table.timeline.pts_ns[seen], times_of(view), smooth)
+        share = float((talk[seen] > 0).mean()) if np.isfinite(talk).any() else float("nan")
+        return Result(columns={"talk": talk}, scores={"speaking_share": share})
+
+
+def middle(faces: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 112"]:
+    """The middle half of each square, grey: what Light-ASD was shown."""
+    low = (SQUARE - SIDE) // 2
+    return np.stack([cv2.cvtColor(face[low : low + SIDE, low : low + SIDE], cv2.COLOR_RGB2GRAY) for face in faces])
+
+
+def spans(
+    talk: Float[np.ndarray, " frames"],
+    pts_ns: Int64[np.ndarray, " frames"],
+    end_ns: int,
+    *,
+    min_seconds: float = 0.5,
+    max_pause_seconds: float = 0.5,
+) -> list[tuple[int, int]]:
+    """When a face speaks: start and end in ns, as `Dataset.span` takes them.
+
+    Pauses of up to ``max_pause_seconds`` are bridged, then what is shorter than ``min_seconds`` is dropped. A frame
+    without a value is a pause. ``end_ns`` is the clip's end, until which its last frame stays.
+    """
+    speaks = np.nan_to_num(talk, nan=-1.0) > 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], speaks, [False]]).astype(int)))
+    times = np.append(pts_ns, end_ns)[edges].reshape(-1, 2).tolist()
+    joined: list[tuple[int, int]] = []
+    for start, end in times:
+        if joined and start - joined[-1][1] <= max_pause_seconds * NS:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return [(start, end) for start, end in joined if end - start >= min_seconds * NS]

@@ -1,0 +1,168 @@
+"""Offset of picture and sound: the model's arithmetic, planted offsets, and a real clip."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkface.annotate._sync import (
+    HZ,
+    LAGS,
+    MEL_TAPS,
+    Model,
+    curve,
+    estimate,
+    evidence,
+    fit,
+    load_model,
+    mouth_rows,
+    offset_of,
+    windows,
+)
+from talkface.annotate.base import make_annotator
+from talkface.annotate.head import reference_face
+from talkface.clip import NS
+from talkface.datasets.reader import open_dataset
+
+ROWS = 400
+
+
+def talker(seed: int, *, late: int = 0, foreign: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mouth points and cepstra that follow one hidden movement, the sound ``late`` rows after the picture."""
+    rng = np.random.default_rng(seed)
+    ways = np.random.default_rng(0)
+    to_mouth, to_mel = ways.normal(size=(3, 153)), ways.normal(size=(3, 24))
+    moves = [smooth(np.random.default_rng(s).normal(size=(ROWS + 100, 3))) for s in (seed, foreign or seed)]
+    mouth = moves[0][50 : 50 + ROWS] @ to_mouth + rng.normal(0, 1, (ROWS, 153))
+    mel = moves[1][50 - late : 50 - late + ROWS] @ to_mel + rng.normal(0, 1, (ROWS, 24))
+    return mouth, mel
+
+
+def smooth(rows: np.ndarray) -> np.ndarray:
+    return np.stack([np.convolve(column, np.hanning(7), mode="same") for column in rows.T], axis=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    mouths, mels = zip(*(talker(seed) for seed in range(1, 5)), strict=True)
+    return Model(*fit(mouths, mels, [1.0] * 4), odds=np.array([4.0, 0.3, -9.0]))
+
+
+def judged(model: Model, mouth: np.ndarray, mel: np.ndarray) -> tuple[float, float]:
+    one = windows((mouth @ model.basis) - (mouth @ model.basis).mean(axis=0), (-6, -4, -2, 0, 2, 4, 6)) @ model.mouth
+    other = windows(mel, MEL_TAPS) @ model.mel
+    sides = [(x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6) for x in (one, other)]
+    offset = offset_of(curve(*sides, model.gains), len(mouth))
+    return offset.ms, model.confidence(offset)
+
+
+@pytest.mark.parametrize("late", [-20, -7, 0, 1, 12, 30])
+def test_finds_a_planted_offset_on_somebody_new(model: Model, late: int) -> None:
+    ms, confidence = judged(model, *talker(11, late=late))
+    assert abs(ms - late * 1000 / HZ) < 1000 / HZ
+    assert confidence > 0
+
+
+def test_foreign_sound_is_told(model: Model) -> None:
+    own = [judged(model, *talker(seed))[1] for seed in range(20, 28)]
+    foreign = [judged(model, *talker(seed, foreign=seed + 50))[1] for seed in range(20, 28)]
+    assert min(own) > max(foreign)
+
+
+def test_curve_is_what_its_sentence_says() -> None:
+    rng = np.random.default_rng(0)
+    mouth, mel, gains = rng.normal(size=(70, 3)), rng.normal(size=(64, 3)), rng.random(3)
+    found = curve(mouth, mel, gains)
+    for place, lag in enumerate(LAGS):
+        pairs = [(i, i + lag) for i in range(64) if 0 <= i + lag < 64]
+        value = 0.0
+        for k in range(3):
+            a, b = np.array([mouth[i, k] for i, _ in pairs]), np.array([mel[j, k] for _, j in pairs])
+            value += gains[k] * float(np.mean((a - np.mean(a)) * (b - np.mean(b))))
+        assert found[place] == pytest.approx(value * (len(pairs) / 64) ** 0.5, abs=1e-12)
+
+
+def test_the_top_lies_between_rows() -> None:
+    heights = -((LAGS - 3.25) ** 2) / 100 + np.where(np.abs(LAGS - 3) < 5, 5.0, 0.0)
+    offset = offset_of(heights, 100)
+    assert offset.ms == pytest.approx(3.25 * 1000 / HZ, abs=0.1)
+    assert 0 < offset.margin < 1
+    assert evidence(offset)[2] == 1
+
+
+def test_directions_are_those_of_canonical_correlation() -> None:
+    """On the data that was fitted, projections have the correlations that give the gains, and no others."""
+    mouth, mel = talker(3)
+    basis, to_one, to_other, gains = fit([mouth], [mel], [1.0])
+    shapes = mouth @ basis
+    one = windows(shapes - shapes.mean(axis=0), (-6, -4, -2, 0, 2, 4, 6)) @ to_one
+    other = windows(mel, MEL_TAPS) @ to_other
+    cross = np.corrcoef(one.T, other.T)[: len(gains), len(gains) :]
+    regularised = (np.sqrt(1 + 4 * gains**2) - 1) / (2 * gains)
+    assert (np.diag(cross)[:3] >= regularised[:3] - 0.02).all()
+    assert np.argmax(np.abs(cross[:3]), axis=1).tolist() == [0, 1, 2]
+
+
+def test_head_pose_and_place_do_not_matter() -> None:
+    face, _ = reference_face()
+    rng = np.random.default_rng(1)
+    still = np.stack([face * (1, -1, -1) * 8 + (300, 200, 0)] * 50)
+    moved = still + np.cumsum(rng.normal(0, 3, (50, 1, 3)), axis=0)
+    angle = np.radians(20)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    pts_ns = np.arange(50) * (NS // 25)
+    rows = [mouth_rows(meshes.astype(np.float32), pts_ns, 80) for meshes in (still, moved, moved @ turn.T * 1.3)]
+    for other in rows:
+        assert other is not None
+        np.testing.assert_allclose(other, 0, atol=1e-3)
+
+
+def test_nothing_is_said_without_evidence() -> None:
+    model, rng = load_model(), np.random.default_rng(0)
+    face, _ = reference_face()
+    meshes = (face * (1, -1, -1) * 8 + rng.normal(0, 0.5, (100, 478, 3))).astype(np.float32)
+    pts_ns, mel = np.arange(100) * (NS // 25), rng.normal(size=(320, 80)).astype(np.float16)
+    assert estimate(model, meshes, pts_ns, mel) is not None
+    lost = meshes.copy()
+    lost[:60] = np.nan
+    assert estimate(model, lost, pts_ns, mel) is None
+    assert estimate(model, meshes, pts_ns, np.zeros_like(mel)) is None
+    assert estimate(model, meshes, pts_ns, np.full_like(mel, np.nan)) is None
+    assert estimate(model, meshes[:30], pts_ns[:30], mel[:96]) is None
+    assert estimate(model, np.repeat(meshes[:1], 100, axis=0), pts_ns, mel) is None
+
+
+def test_the_shipped_model_is_small_and_whole() -> None:
+    model = load_model()
+    assert sum(v.size for v in vars(model).values()) * 4 < 100_000
+    assert (np.diff(model.gains) <= 0).all()
+    assert make_annotator("sync", {}).config.fix_offset is False
+
+
+def test_a_real_clip_that_did_not_train(
+    tmp_path: Path, media: Path, models: Path, toolkit: Callable[..., object]
+) -> None:
+    """Its sound is in place; moved by ten frames either way the estimate moves by as much."""
+    out = tmp_path / "dataset"
+    source = media / "talking" / "Audio-driven-TalkingFace-HeadPose__31.mp4"
+    how = ("--with", "mel,sync", "--models", models, "--offline", "--workers", "0")
+    toolkit("ingest", source, "--out", out, *how)
+    dataset = open_dataset(str(out))
+    clips = dataset.clips.to_pylist()
+    assert all(abs(clip["sync_offset_ms"]) <= 80 for clip in clips)
+    assert max(clip["sync_confidence"] for clip in clips) > 2
+    key = clips[0]["key"]
+    arrays, mel = dataset.arrays(key, ["lm", "pts"]), dataset.arrays(key, ["mel"])["mel"]
+    for frames in (-10, -5, 5, 10):
+        rows = round(frames * 80 / 25)
+        late = np.full_like(mel, mel.min())
+        late[max(0, rows) : len(mel) + min(0, rows)] = mel[max(0, -rows) : len(mel) - max(0, rows)]
+        moved = estimate(load_model(), arrays["lm"], arrays["pts"], late)
+        assert moved is not None
+        assert abs(moved.ms - clips[0]["sync_offset_ms"] - frames * 40) <= 40
+    with tarfile.open(out / clips[0]["shard"]) as shard:
+        facts = json.load(shard.extractfile(f"{key}.json"))  # type: ignore[arg-type]
+    assert facts["scores"]["sync_shift_ms"] == 0.0
