@@ -98,6 +98,8 @@ class Rule(Threshold):
     why: str
 
 
+PresetName = Literal["mead", "hdtf", "in-the-wild", "emo-stage1"]
+
 PRESETS: Final[dict[str, dict[str, Rule]]] = {
     "mead": {
         "coverage": Rule(
@@ -167,8 +169,12 @@ PRESETS: Final[dict[str, dict[str, Rule]]] = {
 
 
 class Build(Strict):
-    """Packs to shards: what may change without decoding anything again."""
+    """Packs to shards: what may change without decoding anything again.
 
+    A preset's bounds are among ``thresholds`` as soon as it is read; those that were given besides go before them.
+    """
+
+    preset: PresetName | None = Field(None, description="thresholds for a kind of footage")
     thresholds: dict[str, Threshold] = Field(
         default_factory=lambda: {"coverage": Threshold(min=0.5)}, description="bounds by score name"
     )
@@ -176,6 +182,15 @@ class Build(Strict):
     val: float = Field(0.05, ge=0, lt=1, description="share of identities in the validation split")
     test: float = Field(0.05, ge=0, lt=1, description="share of identities in the test split")
     licence: str = Field("unknown", description="licence of the sources, where the list does not say")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, data: Any) -> Any:
+        rules = PRESETS.get(str(data.get("preset"))) if isinstance(data, dict) else None
+        if rules is None:
+            return data
+        bounds = {name: {"min": rule.min, "max": rule.max} for name, rule in rules.items()}
+        return {**data, "thresholds": bounds | dict(data.get("thresholds", {}))}
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:

@@ -1,10 +1,11 @@
 """Configuration: strict, hashed, and equal after a round trip."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from talkface.config import Ingest, Pack
+from talkface.config import PRESETS, Build, Ingest, Pack, PresetName, Threshold
 from talkface.errors import ConfigError
 
 
@@ -19,6 +20,17 @@ def test_any_change_changes_the_hash() -> None:
     assert Pack(unit_seconds=60).hash() != Pack().hash()
 
 
+def test_a_preset_brings_its_thresholds_and_those_given_go_before_them(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[build]\npreset = "hdtf"\n[build.thresholds]\nface_pixels = { min = 300 }\nsnr_db = { min = 9 }')
+    build = Ingest.load(path).build
+    assert build.thresholds["face_pixels"] == Threshold(min=300) and build.thresholds["snr_db"] == Threshold(min=9)
+    assert set(build.thresholds) == {*PRESETS["hdtf"], "snr_db"}
+    assert build.thresholds["yaw_max_degrees"] == Threshold(max=45)
+    assert Build.model_validate(build.model_dump(mode="json")) == build
+    assert set(PRESETS) == set(get_args(PresetName))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -27,6 +39,7 @@ def test_any_change_changes_the_hash() -> None:
         ("[pack.video]\nsize = 33", "pack.video.size: Input should be"),
         ("size = ", "not TOML"),
         ("[pack.cut]\nmin_seconds = 30", "min_seconds is more than max_seconds"),
+        ("[build]\npreset = 'hdft'", "build.preset: Input should be 'mead', 'hdtf'"),
         ("[build]\nval = 0.6\ntest = 0.5", "leave nothing to train on"),
     ],
 )

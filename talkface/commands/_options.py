@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from talkface.config import Ingest
+from talkface.config import PRESETS, Build, Ingest
 
 OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
@@ -42,7 +42,15 @@ def settings_of(config: Path | None, layout: str | None, with_: str | None, vide
         pack = pack.model_copy(update={"annotators": names_in(with_)})
     if not video:
         pack = pack.model_copy(update={"keep_video": False})
+    _tell_of_idle(settings.build, pack.annotators)
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
+
+
+def _tell_of_idle(build: Build, annotators: tuple[str, ...]) -> None:
+    """Say which bounds of a preset will hold nothing back, because nobody measures their scores."""
+    for score, rule in PRESETS.get(build.preset or "", {}).items():
+        if rule.annotator not in annotators:
+            typer.echo(f"preset {build.preset}: {score} is not measured; --with ...,{rule.annotator} does", err=True)
 
 
 def names_in(text: str) -> tuple[str, ...]:
