@@ -55,7 +55,8 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"`toolkit {name}" in text, name
 
 
-def test_the_motion_example_runs(tmp_path: Path) -> None:
-    (code,) = blocks(ROOT / "docs" / "motion.md", "python")
+@pytest.mark.parametrize("page", ["motion.md", "rendering.md", "metrics.md"])
+def test_examples_without_a_dataset_run(page: str, tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "docs" / page, "python")
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,9 +1,15 @@
 """``toolkit evaluate``."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+from talkface.commands._options import ModelsDir, Offline
+
+if TYPE_CHECKING:
+    from talkface.metrics.base import SyncExpert
+    from talkface.weights import Models
 
 
 def command(
@@ -12,6 +18,11 @@ def command(
     metrics: Annotated[str | None, typer.Option(help="Metrics, separated by commas (default: all).")] = None,
     window: Annotated[int, typer.Option(min=2, help="Frames of a sampling window, for jumps between windows.")] = 32,
     stride: Annotated[int | None, typer.Option(min=1, help="By how many frames windows advance (window - 1).")] = None,
+    sync: Annotated[
+        str | None, typer.Option(help="A run of sync_expert: how well mouth and sound go together.")
+    ] = None,
+    models: ModelsDir = None,
+    offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure generated faces: alone, against a reference as a population, and clip by clip where keys agree.
@@ -26,6 +37,7 @@ def command(
     from talkface.metrics.faces import pair_up, read_faces
     from talkface.render.landmarks import rig_points
     from talkface.render.rig import Head
+    from talkface.weights import Models
 
     rig = partial(rig_points, Head())
     names = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
@@ -39,6 +51,7 @@ def command(
         pairs=pairs,
         window=window,
         stride=window - 1 if stride is None else stride,
+        sync_expert=None if sync is None else _expert(sync, Models(models, offline=offline)),
     )
     found = {
         "generated": {"from": generated, "faces": len(faces)},
@@ -49,3 +62,17 @@ def command(
         typer.echo(json.dumps(found, indent=1))
     else:
         print_evaluation(found)
+
+
+def _expert(run: str, models: "Models") -> "SyncExpert":
+    """The sync expert of a run. Raises WeightsError for what is missing or of another task."""
+    from talkface.train.checkpoint import load
+    from talkface.train.nets.lip import SyncNet
+    from talkface.train.sample import speech_from
+    from talkface.train.tasks.sync_expert import Expert, Task
+
+    model = load(run, task="sync_expert")
+    task = cast(Task, model.task)
+    return Expert(
+        task, cast(SyncNet, model.net), lambda samples: speech_from(samples, [model], models).columns[task.config.sound]
+    )

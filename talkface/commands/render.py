@@ -1,9 +1,14 @@
 """``toolkit render``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from talkface.commands._options import ModelsDir, Offline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +16,7 @@ if TYPE_CHECKING:
     from talkface.datasets.reader import Dataset
     from talkface.motion import Motion
     from talkface.render.talk import Source
+    from talkface.weights import Models
 
 
 def command(
@@ -27,6 +33,8 @@ def command(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset that keys are of.")] = None,
     gl: Annotated[str, typer.Option(help="auto: a GPU if there is one; never; egl: any GL.")] = "auto",
+    models: ModelsDir = None,
+    offline: Offline = False,
     draft: Annotated[bool, typer.Option("--draft", help="No smoothing of edges: about twice as fast.")] = False,
 ) -> None:
     """Draw motion as a talking face, with sound. The file says that it is synthetic, and what made it.
@@ -41,6 +49,7 @@ def command(
     from talkface.errors import ConfigError
     from talkface.render import talk
     from talkface.render.rigs import open_rig
+    from talkface.weights import Models
 
     if gl not in ("auto", "never", "egl"):
         raise ConfigError(f"--gl {gl}: expected auto, never or egl.")
@@ -57,14 +66,19 @@ def command(
     if out is None:
         return
     size -= size % 2
-    source = None if side_by_side is None else _source(side_by_side, data)
-    pictures = talk.frames(wanted, shown, size) if source is None else talk.side_by_side(wanted, source, shown, size)
-    sound = _sound(audio, motion, side_by_side, data, talk.end_ns(wanted.pts_ns))
-    started = time.perf_counter()
-    n = talk.write_video(out, pictures, wanted.pts_ns, tags=talk.tags_of(wanted, shown.name), sound=sound)
-    seconds = time.perf_counter() - started
-    speed = talk.end_ns(wanted.pts_ns) / 1e9 / seconds
-    console.print(f"{n} frames in {seconds:.1f} s: {n / seconds:.1f} frames/s, {speed:.2f} x real time")
+    end_ns = talk.end_ns(wanted.pts_ns)
+    clip = (_dataset(data), motion) if data is not None and motion in _dataset(data) else None
+    with _beside(side_by_side, data, Models(models, offline=offline)) as beside:
+        pictures = talk.frames(wanted, shown, size)
+        if beside is not None:
+            pictures = talk.side_by_side(wanted, _source(*beside), shown, size)
+        sound = _sound(audio, clip, beside, end_ns)
+        started = time.perf_counter()
+        n = talk.write_video(out, pictures, wanted.pts_ns, tags=talk.tags_of(wanted, shown.name), sound=sound)
+        seconds = time.perf_counter() - started
+    console.print(
+        f"{n} frames in {seconds:.1f} s: {n / seconds:.1f} frames/s, {end_ns / 1e9 / seconds:.2f} x real time"
+    )
     console.print(str(out), markup=False)
 
 
@@ -87,28 +101,73 @@ def _dataset(url: str | None) -> "Dataset":
     return Dataset(url)
 
 
-def _source(what: str, data: str | None) -> "Source":
-    """The clip beside which motion is shown, and what was extracted from it."""
+@contextmanager
+def _beside(what: str | None, data: str | None, store: "Models") -> Iterator["tuple[Dataset, str] | None"]:
+    """The clip beside which motion is shown: a key of ``data``, or the longest clip of a video, which is ingested into
+    a folder that goes away again. Raises ConfigError for what is neither, SourceError where no face is found.
+    """
+    from talkface.errors import ConfigError
+
+    if what is None:
+        yield None
+    elif data is not None and what in (dataset := _dataset(data)):
+        yield dataset, what
+    elif Path(what).is_file():
+        with TemporaryDirectory() as folder:
+            yield _extracted(what, folder, store)
+    else:
+        known = "" if data is None else f", nor a clip of {data}"
+        raise ConfigError(f"--side-by-side {what}: no such file{known}. A clip's key needs --data DATASET.")
+
+
+def _extracted(video: str, folder: str, store: "Models") -> "tuple[Dataset, str]":
+    """The longest clip of a video, by an ingest of it alone."""
+    from talkface.commands.ingest import plan_of
+    from talkface.config import Cut, Ingest, Pack
+    from talkface.datasets.build import build
+    from talkface.datasets.reader import Dataset
+    from talkface.errors import SourceError
+    from talkface.ingest import job
+    from talkface.ingest.scan import scan
+    from talkface.store import Folder
+
+    pack = Pack(annotators=("box", "landmarks", "arkit", "head"), cut=Cut(min_seconds=0.2))
+    settings = Ingest(pack=pack)
+    result = job.ingest(scan([video]), Folder(folder), settings, store, workers=0)
+    build(Folder(folder), plan_of(result, settings))
+    dataset = Dataset(folder)
+    if len(dataset) == 0:
+        why = result.rejects[0]["reason"] if result.rejects else "no face found"
+        raise SourceError(f"{video}: no clip with a face in it ({why}) to show beside the motion.", "no_face")
+    return dataset, max(dataset.keys(), key=dataset.duration_ns)
+
+
+def _source(dataset: "Dataset", key: str) -> "Source":
+    """Pictures of a clip and what was extracted from it."""
     from talkface.datasets.export import motion_of
     from talkface.errors import DatasetError
     from talkface.media import ClipFrames
     from talkface.render.talk import Source
 
-    dataset = _dataset(data)
     if not dataset.info.has_video:
         raise DatasetError(f"{dataset.url}: keeps no pictures to show beside the motion.")
-    frames = ClipFrames(dataset.member(what, "mp4"))
-    motion = motion_of(dataset, what)
-    return Source(pictures=iter(frames), pts_ns=motion.pts_ns, motion=motion)
+    motion = motion_of(dataset, key)
+    return Source(pictures=iter(ClipFrames(dataset.member(key, "mp4"))), pts_ns=motion.pts_ns, motion=motion)
 
 
-def _sound(audio: str | None, motion: str, beside: str | None, data: str | None, end_ns: int) -> "np.ndarray | None":
+def _sound(
+    audio: str | None, clip: "tuple[Dataset, str] | None", beside: "tuple[Dataset, str] | None", end_ns: int
+) -> "np.ndarray | None":
     """The sound asked for, else that of the clip that the motion is of, or that it stands beside."""
+    from talkface.errors import SourceError
     from talkface.media import decode_flac, read_sound
 
     if audio is not None:
-        return read_sound(audio, 0, end_ns).samples
-    for key in (motion, beside):
-        if key is not None and data is not None and key in _dataset(data):
-            return decode_flac(_dataset(data).member(key, "flac"))
+        sound = read_sound(audio, 0, end_ns)
+        if not sound.present:
+            raise SourceError(f"{audio}: no sound in it. Give --audio a file with sound.", "no_sound")
+        return sound.samples
+    for found in (clip, beside):
+        if found is not None:
+            return decode_flac(found[0].member(found[1], "flac"))
     return None

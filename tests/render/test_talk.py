@@ -14,7 +14,7 @@ from talkface.media import ClipFrames, VideoReader, read_sound
 from talkface.motion import Motion, head_rows, steady_pts
 from talkface.render import talk
 from talkface.render.rigs import SyntheticRig
-from talkface.render.synthetic import write_wav
+from talkface.render.synthetic import PEOPLE, make_clip, write_wav
 from talkface.vocab import ARKIT, SAMPLE_RATE
 from tests.conftest import Toolkit
 from tests.media.making import blip, centres
@@ -176,6 +176,18 @@ def test_command_on_a_dataset(demo: Path, tmp_path: Path, toolkit: Toolkit) -> N
     assert np.abs(read_sound(str(out), 0, 2 * NS).samples).max() > 300
     with av.open(str(out)) as container:
         assert key in container.metadata["comment"]
+
+
+def test_command_beside_a_video(tmp_path: Path, toolkit: Toolkit) -> None:
+    """The clip is extracted on the way, and nothing of it stays."""
+    make_clip(tmp_path / "clip.mp4", identity=PEOPLE["M003"], seconds=1.2, size=(320, 320))
+    motion(12, synthetic=True, checkpoint="abc").save(tmp_path / "m.npz")
+    out = tmp_path / "both.mp4"
+    arguments = ("--side-by-side", tmp_path / "clip.mp4", "--offline", "--size", "64", "--draft", "--out", out)
+    toolkit("render", tmp_path / "m.npz", *arguments)
+    assert ClipFrames(out).get([3]).shape == (1, 64 + 2 * 96, 192, 3)
+    assert np.abs(read_sound(str(out), 0, 480_000_000).samples).max() > 300
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["both.mp4", "clip.mp4", "clip.truth.npz", "m.npz"]
 
 
 @pytest.mark.parametrize(
