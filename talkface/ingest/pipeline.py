@@ -211,7 +211,7 @@ def _written(settings: Settings, work: "_UnitWork") -> UnitReport:
         for record, members in work.samples():
             about["clips"].append(record)
             pack.add(record["key"], members)
-        about["rejects"] = [r.row() for r in work.rejects]
+        about["rejects"] = [r.row() | {"source": ""} for r in work.rejects]  # its name is known when shards are built
     return UnitReport(cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]))
 
 
