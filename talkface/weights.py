@@ -419,9 +419,6 @@ class Models:
         return next((p for p in places if _is_here(weight, p)), None)
 
     def _hash(self, path: Path) -> str:
-        if path.is_dir():
-            lines = [f"{self._hash(p)}  {p.relative_to(path).as_posix()}\n" for p in _files(path)]
-            return hashlib.sha256("".join(lines).encode()).hexdigest()
         facts = path.stat()
         key = (str(path), facts.st_size, facts.st_mtime_ns)
         if key not in self._hashes:
@@ -457,7 +454,12 @@ class Models:
         return Status(weight=self._as_found(weight, path), path=path, size=_size(path), ok=True)
 
     def _as_found(self, weight: Weight, path: Path) -> Weight:
-        return replace(weight, sha256=self._hash(path), size=_size(path))
+        if path.is_file():
+            return replace(weight, sha256=self._hash(path), size=_size(path))
+        files = [path / part.name for part in weight.parts] or _files(path)
+        lines = sorted(f"{self._hash(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return replace(weight, sha256=digest, size=sum(map(_size, files)))
 
     def _get_unless_failed(self, name: str) -> Path:
         if name in self._failed and self.find(name) is None:

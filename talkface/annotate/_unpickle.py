@@ -70,6 +70,8 @@ _KNOWN: Final[dict[tuple[str, str], Any]] = {
     ("copyreg", "_reconstructor"): _new_object,
     ("__builtin__", "object"): object,
     ("builtins", "object"): object,
+    ("__builtin__", "set"): set,
+    ("builtins", "set"): set,
     ("collections", "OrderedDict"): OrderedDict,
 }
 _SPARSE: Final[dict[str, type[_Sparse]]] = {"csc_matrix": _ByColumn, "csr_matrix": _ByRow}

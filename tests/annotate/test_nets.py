@@ -1,0 +1,76 @@
+"""Checkpoints: tensors come out, code does not run, and what does not fit is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from talkface.annotate._nets import PictureNet, batches, fill, read_checkpoint
+from talkface.errors import WeightsError
+
+
+class Runs:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_no_code_of_a_checkpoint_runs(tmp_path: Path, new: bool) -> None:
+    proof, path = tmp_path / "proof", tmp_path / "model.tar"
+    torch.save({"E_flame": Runs(proof)}, path, _use_new_zipfile_serialization=new)
+    torch.load(path, weights_only=False)
+    assert proof.exists(), "it would run"
+    proof.rmdir()
+    with pytest.raises(WeightsError, match="not a PyTorch file of tensors alone"):
+        read_checkpoint(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"<html>Not Found</html>"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.tar").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.tar: not a PyTorch file"):
+        read_checkpoint(tmp_path / "model.tar")
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    state = net.state_dict()
+    fill(net, {name: value for name, value in state.items() if "tracked" not in name}, tmp_path, "a net")
+    wrong = {"0.weight": torch.zeros(2, 4), "0.bias": state["0.bias"], "2.bias": torch.zeros(2)}
+    with pytest.raises(WeightsError) as caught:
+        fill(net, wrong, tmp_path / "net.pt", "a net")
+    message = str(caught.value)
+    assert "4 missing (1.bias, 1.running_mean, 1.running_var, ...)" in message
+    assert "1 unexpected (2.bias)" in message
+    assert "1 of another shape (0.weight: expected (2, 3), got (2, 4))" in message
+
+
+def test_loaded_weights_are_the_files(tmp_path: Path) -> None:
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    torch.save(one.state_dict(), tmp_path / "net.pt")
+    fill(other, read_checkpoint(tmp_path / "net.pt"), tmp_path / "net.pt", "a net")
+    torch.testing.assert_close(other.weight, one.weight, atol=0, rtol=0)
+
+
+def test_pictures_are_seen_as_they_are() -> None:
+    """RGB in 0..1, channels before rows; whatever the precision, float32 comes back."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+    seen = PictureNet(nn.Identity())(pictures)
+    np.testing.assert_allclose(seen.numpy(), pictures.transpose(0, 3, 1, 2) / 255, atol=1e-7)
+    rough = PictureNet(nn.Identity(), "bfloat16")(pictures)
+    assert rough.dtype == torch.float32
+    np.testing.assert_allclose(rough.numpy(), seen.numpy(), atol=2**-8)
+
+
+def test_batches_hold_everything_in_order() -> None:
+    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches([], 3)) == []

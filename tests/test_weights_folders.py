@@ -1,0 +1,115 @@
+"""Models that are folders: fetched and checked file by file, added, named by path or by commit."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from talkface.errors import WeightsError
+from talkface.weights import Models, Part, Weight
+
+FILES = {"config.json": b'{"size": 3}', "model.safetensors": bytes(range(256)) * 999}
+
+
+def entry(url: str = "http://127.0.0.1:9") -> Weight:
+    parts = tuple(Part(name=n, sha256=hashlib.sha256(d).hexdigest(), size=len(d)) for n, d in FILES.items())
+    about = {"licence": "MIT", "commercial": True, "description": "a net"}
+    return Weight(name="net", file="net-base", kind="download", url=url, parts=parts, **about)
+
+
+def write(folder: Path, **changes: bytes) -> Path:
+    folder.mkdir(parents=True)
+    for name, data in (FILES | changes).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address of a running server and the folder that it serves."""
+    folder = write(tmp_path / "served")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", folder
+        running.shutdown()
+        thread.join()
+
+
+def models(tmp_path: Path, weight: Weight, *, offline: bool = False) -> Models:
+    return Models(registry={"net": weight}, cache=tmp_path / "cache", offline=offline)
+
+
+def test_every_file_is_fetched_and_checked(tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, served = server
+    found = models(tmp_path, entry(url)).get("net")
+    assert {p.name: p.read_bytes() for p in found.iterdir()} == FILES
+    (served / "model.safetensors").unlink()
+    assert models(tmp_path, entry(url)).get("net") == found
+
+
+def test_a_file_of_other_content_leaves_no_model(tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, served = server
+    (served / "model.safetensors").write_bytes(FILES["model.safetensors"][::-1])
+    with pytest.raises(WeightsError, match="expected sha256"):
+        models(tmp_path, entry(url)).get("net")
+    assert models(tmp_path, entry(url), offline=True).find("net") is None
+
+
+def test_a_folder_is_added_whole(tmp_path: Path) -> None:
+    added = models(tmp_path, entry(), offline=True).add("net", write(tmp_path / "mine", **{"notes.txt": b"mine"}))
+    assert {p.name: p.read_bytes() for p in added.iterdir()} == FILES
+    assert models(tmp_path, entry(), offline=True).find("net") == added
+
+
+def test_a_wrong_folder_is_not_added(tmp_path: Path) -> None:
+    store = models(tmp_path, entry(), offline=True)
+    with pytest.raises(
+        WeightsError, match=r"config\.json: not the config\.json of the registry: expected 11 bytes, got 2"
+    ):
+        store.add("net", write(tmp_path / "mine", **{"config.json": b"{}"}))
+    with pytest.raises(WeightsError, match=r"no such folder with config\.json, model\.safetensors"):
+        store.add("net", tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_hash_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
+    one, same = write(tmp_path / "a" / "net-base"), write(tmp_path / "b" / "net-base")
+    other = write(tmp_path / "c" / "other")
+    (other / "config.json").rename(other / "settings.json")
+    store = models(tmp_path, entry(), offline=True)
+    hashes = [store.choose([str(folder)])[0].sha256 for folder in (one, same, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    weight, path = store.choose([str(one)])
+    assert (path, weight.size, weight.licence, weight.commercial) == (
+        one,
+        sum(map(len, FILES.values())),
+        "unknown",
+        False,
+    )
+    (one / "README.md").write_text("not a part of the registry's model")
+    registered = Models(tmp_path / "a", offline=True, registry={"net": entry()}).choose(["net"])[0]
+    assert registered.sha256 == hashes[0]
+
+
+def test_a_commit_on_hugging_face_is_looked_for_without_a_socket(tmp_path: Path) -> None:
+    name = f"somebody/no-such-model@{'0' * 40}"
+    store = models(tmp_path, entry(), offline=True)
+    assert store.find(name) is None
+    with pytest.raises(WeightsError, match=r"--offline forbids the download\. .*give its folder"):
+        store.get(name)
+
+
+def test_other_names_are_refused(tmp_path: Path) -> None:
+    for name in ("no-such", "somebody/model", "somebody/model@main"):
+        with pytest.raises(WeightsError, match=r"no model named .* any folder, and owner/name@commit"):
+            models(tmp_path, entry()).weight(name)
