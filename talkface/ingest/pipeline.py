@@ -140,12 +140,15 @@ def _tools(pack_json: str, models: Models, fingerprint: str) -> Tools:
     if "torch" in sys.modules:  # none of the annotators that run by default needs it
         sys.modules["torch"].set_num_threads(1)
     detector_weight, detector_path = models.choose(DETECTORS)
-    return Tools(
+    tools = Tools(
         Detector(detector_weight.name, detector_path, pack.faces),
         FaceMesh(path if weight.name == "face_landmarker" else None),
         Voice(models.get("silero_vad")),
         annotators,
     )
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked through after each unit
+    return tools
 
 
 def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
@@ -393,10 +396,9 @@ class _UnitWork:
         writer = VideoWriter(
             buffer, video.size, video.size, crf=video.crf, preset=video.preset, keyframe_seconds=video.keyframe_seconds
         )
-        with writer:
+        with self.clock("encode"), writer:
             for crop, pts_ns in zip(cut.crops(), timeline.pts_ns, strict=True):
-                with self.clock("encode"):
-                    writer.write(crop, int(pts_ns))
+                writer.write(crop, int(pts_ns))
         return buffer.getvalue()
 
     def _record(self, clip: Clip, timeline: Timeline, sound: Sound, annotated: "_Annotated") -> dict[str, Any]:
