@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,17 @@ class Selection(Strict):
     def shown(self, clips: pa.Table) -> Bool[np.ndarray, " clips"]:
         """Which rows of the clips table are shown."""
         return _mask(clips, self.expression())
+
+    def why_hidden(self, clip: Mapping[str, Any]) -> list[str]:
+        """Why a row of the clips table is hidden, in words; nothing for one that is shown."""
+        if (mark := self.marks.get(clip["key"])) is not None:
+            return ["marked drop"] if mark == "drop" else []
+        missed = []
+        for name, bound, side in bounds_of(self.thresholds):
+            value = clip[name]
+            if value is not None and (value < bound if side == "min" else value > bound):
+                missed.append(f"{name} {value:.4g} is {'below' if side == 'min' else 'above'} {bound:.4g}")
+        return missed
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from talkface.datasets.reader import Dataset
 from talkface.datasets.schema import SPLITS
+from talkface.datasets.selection import read_selection
 from talkface.errors import DatasetError
 from talkface.vocab import EMOTIONS
 
@@ -84,7 +85,9 @@ def why(dataset: Dataset, file: str) -> list[str]:
     if not found:
         raise DatasetError(f"{file}: no source of {dataset.folder.url} is called that; it has {len(sources)} sources.")
     clips = dataset.clips.to_pylist()
-    return [line for name in found for line in _story(name, sources, clips, rejects)]
+    selection = read_selection(dataset.folder)
+    hidden = {c["key"]: reasons for c in clips if (reasons := selection.why_hidden(c))}
+    return [line for name in found for line in _story(name, sources, clips, rejects, hidden)]
 
 
 def _is_meant(name: str, asked: str, uris: set[str]) -> bool:
@@ -102,18 +105,23 @@ def _story(
     sources: Sequence[Mapping[str, Any]],
     clips: Sequence[Mapping[str, Any]],
     rejects: Sequence[Mapping[str, Any]],
+    hidden: Mapping[str, Sequence[str]],
 ) -> list[str]:
     source = next((s for s in sources if s["name"] == name), None)
     lines = [f"{name}: {source['status'] if source else 'rejected'}"]
     if source and source["duration"]:
         lines[0] += f" ({source['clips']} clips, {source['clip_seconds']:.2f} s of {source['duration']:.2f} s)"
     events = [
-        (c["start_ns"], f"  {_span(c)}  track {c['track']}  clip {c['key']} ({c['frames']} frames)")
+        (c["start_ns"], f"  {_span(c)}  track {c['track']}  clip {c['key']} ({c['frames']} frames){_hidden(c, hidden)}")
         for c in clips
         if c["source"] == name
     ]
     events += [(r["start_ns"] or 0, f"  {_span(r)}  {_reason(r)}") for r in rejects if r["source"] == name]
     return lines + [text for _, text in sorted(events)]
+
+
+def _hidden(clip: Mapping[str, Any], hidden: Mapping[str, Sequence[str]]) -> str:
+    return f" hidden by selection.json: {', '.join(hidden[clip['key']])}" if clip["key"] in hidden else ""
 
 
 def _span(row: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkface.config import Threshold
@@ -18,7 +18,7 @@ from talkface.datasets import open_dataset
 from talkface.datasets.loader import Loader
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import FILE, Selection, change_selection, costs, mark, nearest, read_selection
-from talkface.datasets.stats import stats
+from talkface.datasets.stats import stats, why
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, DatasetError, RunError
 from talkface.store import Folder
@@ -38,6 +38,7 @@ def passes(value: float | None, bounds: Threshold) -> bool:
     return (bounds.min is None or value >= bounds.min) and (bounds.max is None or value <= bounds.max)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=6, max_size=6), SELECTIONS)
 def test_marks_go_before_thresholds_and_what_is_missing_passes(
     rows: list[tuple[float | None, float | None]], selection: Selection
@@ -53,6 +54,7 @@ def test_marks_go_before_thresholds_and_what_is_missing_passes(
         by_score = all(passes({"x": x, "y": y}[n], t) for n, t in selection.thresholds.items())
         expected.append({"keep": True, "drop": False}.get(selection.marks.get(key, ""), by_score))
     assert selection.shown(clips).tolist() == expected
+    assert [not selection.why_hidden(row) for row in clips.to_pylist()] == expected
     for cost in costs(clips, selection.thresholds):
         bound = Threshold(**{cost.side: cost.bound})
         assert cost.alone == sum(not passes(dict(zip("xy", r, strict=True))[cost.score], bound) for r in rows)
@@ -71,6 +73,7 @@ def test_readers_statistics_and_loaders_honour_it(dataset: Dataset) -> None:
     assert seen.keys() == rest and hidden not in seen
     assert seen.sample(rest[3])["json"]["key"] == rest[3]
     assert open_dataset(dataset.url, selection=False).keys() == Dataset(dataset.url).keys() == [hidden, *rest]
+    assert any(line.endswith("hidden by selection.json: marked drop") for line in why(dataset, "*"))
     found = stats(seen)
     assert found["clips"] == 10 and found["hidden"] == 1
     assert sum(s["clips"] for s in found["splits"].values()) == 10
@@ -174,6 +177,7 @@ def test_what_is_written_is_plain_json_in_one_order(dataset: Dataset) -> None:
     assert Folder(dataset.folder.root).read(FILE) == data
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99_999))
 def test_the_nearest_of_many_keys_is_found(number: int) -> None:
     assert nearest(f"clip-{number:05d}x", KEYS) == f"clip-{number:05d}"

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talkface.datasets import open_dataset
@@ -128,6 +128,7 @@ def test_the_page_needs_nothing_from_elsewhere(served: Served) -> None:
         assert ask(served, f"/page/{file.name}")[1] == file.read_bytes()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 50), st.one_of(st.none(), st.integers(0, 50)))
 def test_ranges(data: bytes, first: int, last: int | None) -> None:
     answer = ranged(data, f"bytes={first}-{'' if last is None else last}", "video/mp4")
@@ -156,6 +157,7 @@ def unpacked(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["f4", "f8", "u1", "u4"])), st.data())
 def test_arrays_are_packed_and_unpacked(dtypes: list[str], data: st.DataObject) -> None:
     shapes = [tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))) for _ in dtypes]
