@@ -1,0 +1,236 @@
+"""What each annotator costs: times real time on one core, and its share; wav2vec 2.0 against transformers' own call.
+
+The clip is a synthetic face, ingested as any other. CPU seconds of one thread on the machine at hand; where a model
+file is missing, random weights of its true size stand in, which cost the same. Opening models is not counted.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+FRAME_COLUMNS = ("box", "lm", "lm68", "arkit", "head")
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of this benchmark."""
+    parser.add_argument("--clip-seconds", type=float, default=6, help="length of the clip that is annotated")
+    parser.add_argument("--only", help="annotators to measure, with commas between; all without it")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print a row an annotator, then the comparison with transformers."""
+    from talkface.annotate.base import annotator_names
+    from talkface.threads import one_thread
+
+    one_thread()
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    names = options.only.split(",") if options.only else annotator_names()
+    with tempfile.TemporaryDirectory() as folder:
+        members = ingested(Path(folder), options)
+        seconds = len(sound_of(members)) / 16_000
+        rows = {name: cost(name, members, Path(folder), options) for name in names}
+        print(f"A clip of {seconds:.2f} s, one thread\n")
+        print("| annotator | CPU s | x real time a core | share | weights |\n|---|---|---|---|---|")
+        total = sum(cpu for cpu, _ in rows.values() if cpu)
+        for name, (cpu, weights) in rows.items():
+            said = f"{cpu:.3f} | {seconds / cpu:.1f} | {100 * cpu / total:.1f} %" if cpu else "- | - | -"
+            print(f"| {name} | {said} | {weights} |")
+        if "wav2vec" in names:
+            against_transformers(Path(folder), options)
+
+
+def ingested(folder: Path, options: argparse.Namespace) -> dict[str, bytes]:
+    """Members of the first sample of a dataset that `toolkit ingest` made of a synthetic clip."""
+    from talkface.render.synthetic import PEOPLE, make_clip
+
+    (folder / "in").mkdir()
+    make_clip(folder / "in" / "a.mp4", identity=PEOPLE["M003"], emotion="happy", seconds=options.clip_seconds)
+    run = [
+        sys.executable,
+        "-m",
+        "talkface.cli",
+        "ingest",
+        str(folder / "in"),
+        "--out",
+        str(folder / "out"),
+        "--offline",
+    ]
+    models = ["--models", str(options.models)] if options.models.is_dir() else []
+    subprocess.run([*run, *models, "--workers", "1"], check=True, capture_output=True)
+    with tarfile.open(next((folder / "out").glob("*/*.tar"))) as tar:
+        first = tar.getnames()[0].split(".")[0]
+        return {m.name.split(".", 1)[1]: tar.extractfile(m).read() for m in tar if m.name.split(".")[0] == first}  # type: ignore[union-attr]
+
+
+def cost(name: str, members: dict[str, bytes], folder: Path, options: argparse.Namespace) -> tuple[float, str]:
+    """Median CPU seconds of an annotator on the clip, 0 if it cannot be opened, and where its weights are from."""
+    from talkface.annotate.base import make_annotator
+    from talkface.errors import TalkfaceError
+
+    annotator = make_annotator(name, {})
+    try:
+        models, weights = models_of(annotator, folder, options)
+        annotator.open(models)
+    except TalkfaceError as error:
+        return 0.0, str(error).split(" (")[0][:60]
+    views = list(faces(members)) if hasattr(annotator, "frame") else []
+    needed = {column: array(members, column) for column in annotator.needs}
+    table = (seen(annotator, views) if views else {}) | needed
+    timed = []
+    for _ in range(max(1, options.rounds) + 1):
+        started = time.process_time()
+        for view in views:
+            annotator.frame(view)
+        if hasattr(annotator, "clip"):
+            annotator.clip(clip_view(members, table))
+        forget(annotator)
+        timed.append(time.process_time() - started)
+    return median(timed[1:]), weights
+
+
+def forget(annotator: Any) -> None:
+    """Speech networks keep what they heard for the other annotator: each is measured as if alone."""
+    if hasattr(annotator, "_speech"):
+        annotator._speech._sound = None
+
+
+def models_of(annotator: Any, folder: Path, options: argparse.Namespace) -> tuple[Any, str]:
+    """Real models where they are; else stand-ins of true size."""
+    from talkface.annotate.base import chosen_weights
+    from talkface.errors import WeightsError
+    from talkface.weights import Models
+    from tests.annotate import stand_ins
+
+    real = Models(options.models if options.models.is_dir() else None, offline=True)
+    try:
+        chosen_weights(annotator, real)
+        return real, "real" if annotator.weights else "none"
+    except WeightsError:
+        made = [name for group in annotator.weights for name in group if name in stand_ins.MAKERS]
+        for name in made:
+            write = TRUE_SIZE.get(name, stand_ins.MAKERS[name])
+            if not (path := folder / real.registry[name].filename).exists():
+                write(path)
+        return stand_ins.stand_in_models(folder, *made), "random"
+
+
+def _fan(path: Path) -> None:
+    from tests.annotate.stand_ins import random_fan
+
+    random_fan(path, stacks=4)
+
+
+def _wav2vec(path: Path) -> None:
+    from tests.annotate.stand_ins import random_wav2vec
+
+    random_wav2vec(path, num_hidden_layers=12, intermediate_size=3072, conv_dim=(512,) * 7)
+
+
+TRUE_SIZE: dict[str, Callable[[Path], None]] = {"fan": _fan, "wav2vec": _wav2vec}
+
+
+def array(members: dict[str, bytes], column: str) -> Any:
+    """A column of the clip."""
+    import numpy as np
+
+    return np.load(io.BytesIO(members[f"{column}.npy"]))
+
+
+def sound_of(members: dict[str, bytes]) -> Any:
+    """The clip's samples."""
+    from talkface.media import decode_flac
+
+    return decode_flac(members["flac"])
+
+
+def faces(members: dict[str, bytes]) -> Iterator[Any]:
+    """The clip's crop as frames, with the mesh where it is in them."""
+    import numpy as np
+
+    from talkface.annotate.base import FaceView
+    from talkface.media import ClipFrames
+
+    matrix = np.array(json.loads(members["json"])["crop"])
+    columns = {name: array(members, name) for name in FRAME_COLUMNS}
+    for i, picture in enumerate(ClipFrames(members["mp4"])):
+        box = np.append(columns["box"][i, :4].reshape(2, 2) @ matrix[:, :2].T + matrix[:, 2], columns["box"][i, 4])
+        mesh = columns["lm"][i] * matrix[0, 0]
+        mesh[:, :2] += matrix[:, 2]
+        rows = {name: columns[name][i] for name in FRAME_COLUMNS}
+        yield FaceView(picture, i * 40_000_000, box.astype(np.float32), mesh, columns["arkit"][i], rows)
+
+
+def seen(annotator: Any, views: list[Any]) -> dict[str, Any]:
+    """The annotator's own frame columns, for its `clip`."""
+    import numpy as np
+
+    rows = [annotator.frame(view) for view in views]
+    specs = [spec for spec in annotator.columns if spec.clock == "frame"]
+    return {s.name: np.stack([r.get(s.name, np.full(s.shape, np.nan, s.dtype)) for r in rows]) for s in specs}
+
+
+def clip_view(members: dict[str, bytes], table: dict[str, Any]) -> Any:
+    """The closed clip with these columns."""
+    import numpy as np
+
+    from talkface.annotate.base import ClipView
+    from talkface.clip import Clip, FrameTable, Source, Timeline
+
+    facts = json.loads(members["json"])
+    source = Source(uri="a.mp4", name="a.mp4", sha256="", size=0, layout="plain")
+    clip = Clip(
+        key="a", source=source, start_ns=facts["start_ns"], end_ns=facts["end_ns"], track=0, shot=0,
+        crop=np.array(facts["crop"]), crop_size=facts["crop_size"],
+    )  # fmt: skip
+    timeline = Timeline(array(members, "pts"))
+    return ClipView(clip, FrameTable(timeline, table), sound_of(members), True, members["mp4"])
+
+
+def against_transformers(folder: Path, options: argparse.Namespace) -> None:
+    """The annotator and the library's own model and feature extractor on the same sound, turn about."""
+    import numpy as np
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    from talkface.annotate._speech import Speech, SpeechConfig
+
+    path = folder / "wav2vec2-base-960h"
+    if not path.exists():
+        _wav2vec(path)
+    net, extract = Wav2Vec2ForCTC.from_pretrained(path).eval(), Wav2Vec2FeatureExtractor.from_pretrained(path)
+    speech = Speech(path, SpeechConfig())
+
+    def ours(sound: np.ndarray) -> None:
+        speech._sound = None
+        speech.states(sound, ())
+
+    def theirs(sound: np.ndarray) -> None:
+        with torch.inference_mode():
+            values = extract(sound.astype(np.float32) / 32768, sampling_rate=16_000, return_tensors="pt").input_values
+            net.wav2vec2(values)
+
+    print("\n| sound | talkface, CPU s | transformers, CPU s | ratio |\n|---|---|---|---|")
+    for seconds in (10, 60):
+        sound = np.random.default_rng(0).normal(0, 2000, seconds * 16_000).astype(np.int16)
+        times: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for _ in range(max(3, options.rounds)):
+            for name, run in (("ours", partial(ours, sound)), ("theirs", partial(theirs, sound))):
+                started = time.process_time()
+                run()
+                times[name].append(time.process_time() - started)
+        a, b = median(times["ours"]), median(times["theirs"])
+        print(f"| {seconds} s | {a:.2f} | {b:.2f} | {a / b:.2f} |")
