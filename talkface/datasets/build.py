@@ -5,7 +5,6 @@ that has one is whole.
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from talkface.config import Build, Ingest
 from talkface.datasets import schema
 from talkface.datasets.card import card
 from talkface.datasets.selection import Mark, Selection
+from talkface.datasets.split import read_splitting
 from talkface.errors import ConfigError, DatasetError, RunError
 from talkface.store import CHUNK, PACKS, Folder, TarWriter, npy, read_pack_index, read_table, sha256_of, table_bytes
 
@@ -74,11 +74,6 @@ class Candidate:
     def key(self) -> str:
         return str(self.record["key"])
 
-    @property
-    def identity(self) -> str:
-        """What a split must not cut through: the speaker, or the source where no speaker is known."""
-        return str(self.source["speaker"] or self.source["sha256"])
-
 
 class DamagedPack(DatasetError):
     """A pack that is missing or not what it was; without it, its unit is done again by the next ingest."""
@@ -99,7 +94,9 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     failures = {c.key: _failures(c, plan) for c in candidates}
     rejects += [row for rows in failures.values() for row in rows]
     kept = [c for c in candidates if not failures[c.key]]
-    splits = {c.key: split_of(c.identity, plan.build) for c in kept}
+    splitting = read_splitting(folder, plan.build)
+    groups = {c.key: splitting.group(c.source["speaker"], c.source["sha256"]) for c in kept}
+    splits = {key: splitting.split_of(group) for key, group in groups.items()}
     kept.sort(key=lambda c: (schema.SPLITS.index(splits[c.key]), c.key))
     shards, members = _write_shards(folder, plan, kept, splits)
     _remove_other_shards(folder, {s["shard"] for s in shards})
@@ -210,14 +207,6 @@ def refuse_to_lose(
             f"{folder.url} holds {len(lost)} sources that are not among the inputs ({lost[0]} ...). Name their folder "
             "too, choose another --out, or say --replace to let them go."
         )
-
-
-def split_of(identity: str, config: Build) -> str:
-    """Split of an identity: a hash decides, so that adding data never moves anybody."""
-    place = int(hashlib.sha256(f"split:{identity}".encode()).hexdigest()[:12], 16) / 16**12
-    if place < config.test:
-        return "test"
-    return "val" if place < config.test + config.val else "train"
 
 
 def _plan_bytes(plan: Plan) -> bytes:

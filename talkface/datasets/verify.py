@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from talkface.clip import FrameTable, Timeline
+from talkface.config import Build
 from talkface.datasets import schema
 from talkface.datasets.checking import Members, Problem, check_readers, samples_of
 from talkface.datasets.duplicates import across_splits, duplicates
 from talkface.datasets.reader import Dataset, Sample, decode
+from talkface.datasets.split import leaks, read_splitting
 from talkface.datasets.verify_sidecar import verify_sidecars
 from talkface.errors import DatasetError
 from talkface.store import sha256_of
@@ -35,6 +37,7 @@ def verify(url: str, *, readers: bool = True, sidecars: bool = True) -> list[Pro
         return [Problem(url, str(error))]
     if not problems:
         problems += _check_duplicates(dataset)
+        problems += _check_faces(Dataset(url) if sidecars else dataset)
     if readers and all(p.note for p in problems) and dataset.folder.is_local and shards:
         problems += check_readers(dataset.folder, [s["shard"] for s in shards], dataset.info)
     return problems + (verify_sidecars(Dataset(url), readers=readers) if sidecars else [])
@@ -54,12 +57,25 @@ def _check_manifests(dataset: Dataset, shards: list[dict[str, Any]]) -> Iterator
         for name in dataset.folder.names(split, ".tar"):
             if f"{split}/{name}" not in listed:
                 yield Problem(f"{split}/{name}", "not in the manifest")
-    speakers: dict[str, set[str]] = {}
+    splitting = read_splitting(dataset.folder, Build())
+    groups: dict[str, set[str]] = {}
     for clip in clips:
-        speakers.setdefault(clip["speaker"] or clip["source_sha256"], set()).add(clip["split"])
-    for who, splits in speakers.items():
+        for who in {splitting.group(clip["speaker"], clip["source_sha256"]), clip["speaker"] or clip["source_sha256"]}:
+            groups.setdefault(who, set()).add(clip["split"])
+    for who, splits in groups.items():
         if len(splits) > 1:
             yield Problem("manifest/clips.parquet", f"{who} is in several splits: {', '.join(sorted(splits))}")
+
+
+def _check_faces(dataset: Dataset) -> Iterator[Problem]:
+    """One face in two splits is a leak, whatever the labels say."""
+    if any(spec.name == "identity" for spec in dataset.specs()):
+        for one, other, cosine in leaks(dataset):
+            yield Problem(
+                "manifest/clips.parquet",
+                f"sources {one[:12]} and {other[:12]} show one face (cosine {cosine:.2f}) in different splits. "
+                f"Run: toolkit split {dataset.url} --by identity",
+            )
 
 
 def _check_duplicates(dataset: Dataset) -> Iterator[Problem]:

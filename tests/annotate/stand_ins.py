@@ -118,6 +118,56 @@ def random_syncnet(path: Path) -> None:
     torch.save(state, path)
 
 
+def random_sface(path: Path, width: int = 128) -> None:
+    """An ONNX network from aligned faces to ``width`` numbers: means of cells of 14 pixels, then one random layer."""
+    rng = np.random.default_rng(4)
+    weight, bias = rng.normal(0, 0.05, (width, 192)), rng.normal(0, 0.1, width)
+    cells = _ints("kernel_shape", (14, 14)), _ints("strides", (14, 14))
+    nodes = [
+        _node("AveragePool", ["data"], "cells", *cells),
+        _node("Flatten", ["cells"], "flat"),
+        _node("Gemm", ["flat", "weight", "bias"], "fc1", _part(1, b"transB") + _whole(3, 1) + _whole(20, 2)),
+    ]
+    tensors = [_tensor("weight", weight), _tensor("bias", bias)]
+    graph = b"".join([*(_part(1, n) for n in nodes), _part(2, b"stand-in"), *(_part(5, t) for t in tensors)])
+    graph += _part(11, _shaped("data", (1, 3, 112, 112))) + _part(12, _shaped("fc1", (1, width)))
+    path.write_bytes(_whole(1, 7) + _part(7, graph) + _part(8, _whole(2, 11)))
+
+
+def _varint(value: int) -> bytes:
+    low = [value >> shift & 127 for shift in range(0, max(1, value.bit_length()), 7)]
+    return bytes([*(byte | 128 for byte in low[:-1]), low[-1]])
+
+
+def _whole(field: int, value: int) -> bytes:
+    """A whole number of a protocol buffer's message."""
+    return _varint(field << 3) + _varint(value)
+
+
+def _part(field: int, content: bytes) -> bytes:
+    """Bytes, text or a message inside a protocol buffer's message."""
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _ints(name: str, values: tuple[int, ...]) -> bytes:
+    return _part(1, name.encode()) + b"".join(_whole(8, v) for v in values) + _whole(20, 7)
+
+
+def _node(kind: str, inputs: list[str], output: str, *attributes: bytes) -> bytes:
+    named = b"".join(_part(1, name.encode()) for name in inputs) + _part(2, output.encode())
+    return named + _part(3, output.encode()) + _part(4, kind.encode()) + b"".join(_part(5, a) for a in attributes)
+
+
+def _tensor(name: str, values: np.ndarray) -> bytes:
+    dims = b"".join(_whole(1, n) for n in values.shape)
+    return dims + _whole(2, 1) + _part(8, name.encode()) + _part(9, values.astype("<f4").tobytes())
+
+
+def _shaped(name: str, shape: tuple[int, ...]) -> bytes:
+    dims = b"".join(_part(1, _whole(1, n)) for n in shape)
+    return _part(1, name.encode()) + _part(2, _part(1, _whole(1, 1) + _part(2, dims)))
+
+
 VOCABULARY = {
     token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"])
 }
@@ -136,6 +186,7 @@ def random_wav2vec(folder: Path, **changes: Any) -> None:
 MAKERS: dict[str, Callable[[Path], None]] = {
     "deca": random_deca,
     "fan": random_fan,
+    "sface": random_sface,
     "syncnet": random_syncnet,
     "wav2vec": random_wav2vec,
 }

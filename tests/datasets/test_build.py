@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkface.config import Build, Threshold
-from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose, split_of
+from talkface.config import Threshold
+from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose
 from talkface.datasets.reader import Dataset
+from talkface.datasets.split import Splitting
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder
@@ -43,10 +44,10 @@ def test_speakers_are_never_split(tmp_path: Path) -> None:
 
 @given(st.text(min_size=1), st.floats(0, 0.4), st.floats(0, 0.4))
 def test_a_split_only_grows_with_its_share(identity: str, val: float, test: float) -> None:
-    smaller = split_of(identity, Build(val=val, test=test))
+    smaller = Splitting(val=val, test=test).split_of(identity)
     if smaller == "test":
-        assert split_of(identity, Build(val=val, test=min(test + 0.1, 0.9))) == "test"
-    assert split_of(identity, Build(val=0, test=0)) == "train"
+        assert Splitting(val=val, test=min(test + 0.1, 0.9)).split_of(identity) == "test"
+    assert Splitting(val=0, test=0).split_of(identity) == "train"
 
 
 def test_a_build_stopped_in_the_middle_is_no_dataset_and_is_finished_by_the_next(dataset: Dataset) -> None:
