@@ -43,12 +43,13 @@ def _clips_of(dataset: Dataset, names: list[str]) -> pc.Expression:
             f"{' ...' if len(known) > 12 else ''}"
         )
     # A clip without a speaker has a null there, which neither `in` nor its opposite would hold for.
-    return pc.fill_null(pc.field("speaker"), "").isin(names) | pc.field("source").isin(names)
+    speaker = pc.field("speaker")
+    return (speaker.is_valid() & speaker.isin(names)) | pc.field("source").isin(names)
 
 
 def require_columns(dataset: Dataset, config: TaskConfig, task: str) -> None:
     """Raise ConfigError with the command that adds the first column that is missing."""
-    there = {spec.name for spec in dataset.info.specs()}
+    there = {spec.name for spec in dataset.specs()}
     missing = [name for name in config.needs if name not in there]
     if missing:
         add = ",".join(dict.fromkeys(_maker(name) for name in missing))

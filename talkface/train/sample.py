@@ -73,7 +73,7 @@ def sample(
         "sound_sha256": hashlib.sha256(speech.samples.tobytes()).hexdigest(), "sampling": how.model_dump(mode="json"),
         **(about or {}),
     }  # fmt: skip
-    motions = [replace(m, provenance=known | {"variant": number}) for number, m in enumerate(made)]
+    motions = [replace(m, provenance={**m.provenance, **known, "variant": number}) for number, m in enumerate(made)]
     return Made(motions, variants * speech.seconds / max(spent, 1e-9))
 
 

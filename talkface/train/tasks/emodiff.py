@@ -257,7 +257,8 @@ class Task:
         pool = self.state.of_arrays(style.arkit, style.head).to(draw.device)
         made = self.long(net, sound, pool, frames, draw, how, variants=variants)
         pts = steady_pts(frames, self.config.rate)
-        return [self.state.motion(one, pts, self.config.rate) for one in made]
+        seams = {"window": self.config.frames, "stride": self.config.frames - 1}
+        return [self.state.motion(one, pts, self.config.rate, **seams) for one in made]
 
 
 def window_starts(frames: int, n: int) -> list[int]:

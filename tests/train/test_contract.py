@@ -1,0 +1,128 @@
+"""What every task promises, the ones that are still to be written too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from talkface.config import Strict
+from talkface.datasets.loader import Batch
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError
+from talkface.train.base import Task, configure, task_class, task_names
+from talkface.train.data import require_columns, training_loader
+from talkface.train.preflight import probe
+from tests.train.making import ARKIT_COLUMN, TALKERS, make
+
+SMALL = ("training.batch_size=4",)
+
+
+class Tried:
+    """A task in its tiny preset on the talkers, with a batch."""
+
+    def __init__(self, name: str, url: str) -> None:
+        dataset = Dataset(url)
+        config = configure(name, "tiny", None, SMALL)
+        require_columns(dataset, config, name)
+        self.facts = task_class(name).learn(config, dataset)
+        self.task: Task = task_class(name)(config, self.facts)
+        self.batch: Batch = next(iter(training_loader(dataset, config)))
+        torch.manual_seed(0)
+        self.net = self.task.build()
+
+
+@pytest.fixture(scope="module", params=task_names())
+def tried(request: pytest.FixtureRequest, talkers: str) -> Tried:
+    return Tried(request.param, talkers)
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_presets(name: str) -> None:
+    """tiny and paper are there; configurations are strict and frozen, and survive a checkpoint."""
+    task = task_class(name)
+    assert {"tiny", "paper"} <= task.presets.keys()
+    for config in task.presets.values():
+        assert isinstance(config, Strict)
+        assert task.Config.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+        assert config.windows.fps == config.fps > 0
+        assert set(config.windows.columns) <= set(config.needs)
+    with pytest.raises(ConfigError, match="Did you mean"):
+        configure(name, "tiny", None, ["training.stepz=3"])
+
+
+def test_facts_are_plain_json_and_enough(tried: Tried) -> None:
+    again = type(tried.task)(tried.task.config, json.loads(json.dumps(tried.facts)))
+    torch.manual_seed(0)
+    made, before = again.build().state_dict(), tried.net.state_dict()
+    assert made.keys() == before.keys()
+    assert all(torch.equal(made[k], before[k]) for k in made)
+
+
+def test_a_step_gives_a_loss_and_gradients(tried: Tried) -> None:
+    """Finite, though the batch has gaps; the same draws give the same loss to the bit; something is trained."""
+    net = tried.net.train()
+    floats = [v for v in tried.batch.values() if torch.is_tensor(v) and v.is_floating_point()]
+    assert any(torch.isnan(v).any() for v in floats), "the talkers have gaps"
+    torch.manual_seed(1)
+    one = tried.task.step(net, tried.batch, draw()).loss
+    torch.manual_seed(1)
+    two = tried.task.step(net, tried.batch, draw()).loss
+    assert one.ndim == 0 and torch.isfinite(one) and torch.equal(one, two)
+    one.backward()
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(g).all() for g in gradients)
+    net.zero_grad()
+
+
+def test_numbers_and_a_picture_of_what_is_held_out(tried: Tried) -> None:
+    net = tried.net.eval()
+    with torch.no_grad():
+        found = tried.task.evaluate(net, [tried.batch], draw())
+        picture = tried.task.picture(net, tried.batch, draw())
+    assert np.isfinite(found["loss"])
+    assert all(isinstance(v, float) for v in found.values())
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+
+
+def test_the_cost_of_a_batch(tried: Tried) -> None:
+    """The probe counts, and leaves the network as it was."""
+    before = {k: v.clone() for k, v in tried.net.state_dict().items()}
+    found = probe(tried.task, tried.net, tried.batch, draw())
+    assert found.parameters == sum(p.numel() for p in tried.net.parameters()) >= found.trained > 0
+    assert found.flops > 0 and found.activations > 0
+    assert "parameters" in str(found) and "GFLOP" in str(found)
+    assert all(torch.equal(v, before[k]) for k, v in tried.net.state_dict().items())
+    assert all(p.grad is None for p in tried.net.parameters())
+
+
+def test_missing_columns_name_the_command(tmp_path: Path) -> None:
+    columns = (ARKIT_COLUMN,)
+    dataset = Dataset(make(tmp_path / "data", TALKERS[:1], columns=columns))
+    for name in task_names():
+        needed = [c for c in configure(name, "tiny").needs if c != "arkit"]
+        if needed:
+            with pytest.raises(ConfigError, match=f"toolkit annotate {dataset.url} --with"):
+                require_columns(dataset, configure(name, "tiny"), name)
+
+
+def test_settings_over_settings(tmp_path: Path) -> None:
+    """Preset, then file, then single values."""
+    (tmp_path / "a.toml").write_text("width = 64\n[training]\nsteps = 7\n")
+    config: Any = configure("emodiff", "tiny", tmp_path / "a.toml", ["training.steps=9", "sound=ctc"])
+    assert (config.width, config.training.steps, config.sound, config.layers) == (64, 9, "ctc", 3)
+    for bad, word in ((["steps"], "expected a.b=value"), (["width=many"], "width"), (["noise.steps=1"], "noise.steps")):
+        with pytest.raises(ConfigError, match=word):
+            configure("emodiff", "tiny", None, bad)
+    with pytest.raises(ConfigError, match="no preset"):
+        configure("emodiff", "huge")
+    with pytest.raises(ConfigError, match="no task named"):
+        configure("emodif")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        configure("emodiff", "tiny", tmp_path / "no.toml")
