@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from http.client import HTTPException
 from itertools import takewhile
 from pathlib import Path
@@ -25,7 +26,7 @@ from fsspec.core import url_to_fs
 
 from talkface.clip import Reject
 from talkface.errors import ConfigError, SourceError, StorageError
-from talkface.media import may_pass
+from talkface.media import may_pass, plain_errors
 from talkface.store import CHUNK
 
 VIDEO_ENDINGS: Final = frozenset((
@@ -104,7 +105,7 @@ def open_binary(uri: str) -> Iterator[BinaryIO]:
             yield file
     else:
         # `fsspec.open` keeps the file system alive with the file: an archive closes when its own is collected.
-        with fsspec.open(uri, "rb") as file:
+        with plain_errors(), fsspec.open(uri, "rb") as file:
             # The memory file system hands every caller the same object, position included.
             yield io.BytesIO(file.getbuffer()) if isinstance(file, io.BytesIO) else file
 
@@ -138,8 +139,9 @@ def exists(uri: str) -> bool:
     if not is_url(uri):
         return Path(uri).is_file()
     try:
-        filesystem, path = url_to_fs(uri)
-        return bool(filesystem.isfile(path))
+        with plain_errors():
+            filesystem, path = url_to_fs(uri)
+            return bool(filesystem.isfile(path))
     except ACCESS_ERRORS:
         return False
 
@@ -171,8 +173,9 @@ def _is_single(text: str) -> bool:
     if not is_url(text):
         return not Path(text).is_dir() and (os.path.lexists(text) or not glob.has_magic(text))
     try:
-        filesystem, path = url_to_fs(text)
-        return not glob.has_magic(path) and not filesystem.isdir(path)
+        with plain_errors():
+            filesystem, path = url_to_fs(text)
+            return not glob.has_magic(path) and not filesystem.isdir(path)
     except ACCESS_ERRORS:
         return True
 
@@ -265,12 +268,12 @@ def _remote(text: str) -> Input:
     filesystem, path = url_to_fs(text)
     is_pattern = glob.has_magic(path)
     try:
-        names = sorted(filesystem.glob(path) if is_pattern else filesystem.find(path))
+        with plain_errors():
+            names = sorted(filesystem.glob(path) if is_pattern else filesystem.find(path))
     except ACCESS_ERRORS as error:
         message = f"{text}: cannot be listed ({error}). Check the address and your access."
-        return Input(
-            root=text, found=(), rejects=[Reject(stage="scan", reason="unreadable", source=text, message=message)]
-        )
+        reason = "storage" if may_pass(error) else "unreadable"
+        return Input(root=text, found=(), rejects=[Reject(stage="scan", reason=reason, source=text, message=message)])
     scheme, chain = text.split("://", 1)[0], split_chain(text)[1]
     uris = [f"{scheme}://{name}{chain}" if chain else filesystem.unstrip_protocol(name) for name in names]
     videos = [uri for uri in uris if _ending(uri) in VIDEO_ENDINGS]
@@ -318,8 +321,10 @@ def _rows(text: str, where: str) -> Iterator[dict[str, str]]:
 
 def _text(value: Any) -> str:
     """A cell as text; a whole number that a table holds as a float loses its point, NaN is empty."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    if isinstance(value, float | Decimal):
+        return "" if math.isnan(value) else str(int(value)) if value % 1 == 0 else str(value)
     return str(value).strip()
 
 

@@ -31,6 +31,7 @@ from talkface.annotate.base import (
     make_annotator,
 )
 from talkface.annotate.landmarks import FaceMesh
+from talkface.annotate.sync import SHIFT
 from talkface.annotate.voice import Voice
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline, finite_rows
 from talkface.config import Pack, Video
@@ -353,6 +354,10 @@ class _UnitWork:
         video = self._encode(cut, timeline) if self.pack.keep_video else b""
         with self.clock("annotate"):
             annotated = self._annotate(clip, timeline, cut.rows, part, video)
+            if shift_ns := round(annotated.scores.get(SHIFT, 0.0) * 1_000_000):
+                part = sound.between(cut.start_ns + shift_ns, cut.end_ns + shift_ns)
+                annotated = self._annotate(clip, timeline, cut.rows, part, video)
+                annotated.scores[SHIFT] = shift_ns / 1_000_000
         members = {
             "flac": encode_flac(part.samples),
             "pts.npy": npy(timeline.pts_ns),

@@ -89,7 +89,7 @@ def scan(
     if duplicates == "reject":
         sources, doubles = _without_duplicates(sources)
         rejects += doubles
-    if not sources and all(r.reason == "missing" for r in rejects):
+    if not sources and all(r.reason in ("missing", "storage") for r in rejects):
         raise SourceError(_nothing(inputs, rejects, ignored), "missing")
     names = dict.fromkeys(used.name for used, group in zip(layouts, groups, strict=True) if group.found)
     return ScanResult(tuple(sources), tuple(rejects), ", ".join(names) or layout, ignored)

@@ -19,8 +19,9 @@ HOLE_NS: Final = NS
 class ShotCutter:
     """Says, without delay, which frames start a shot. Of times, only holes matter: the frame rate may vary.
 
-    A flash starts a shot twice, when it comes and when it goes. Dissolves and slow fades are not found: PySceneDetect
-    compares neighbouring frames.
+    A flash starts a shot twice, when it comes and when it goes. A fade through black starts one where it is black. A
+    dissolve of more than a few frames is not found, for neighbouring frames are compared: a track goes on through it as
+    far as its face does.
     """
 
     def __init__(self, config: config.Shots) -> None:

@@ -9,7 +9,7 @@ Decoders and encoders run single-threaded: N worker processes use N cores, and r
 load. Nothing happens at import.
 """
 
-from talkface.media.container import decoders, may_pass, probe
+from talkface.media.container import decoders, may_pass, plain_errors, probe
 from talkface.media.flac import decode_flac, encode_flac
 from talkface.media.frames import ClipFrames
 from talkface.media.mux import with_sound
@@ -27,6 +27,7 @@ __all__ = [
     "decoders",
     "encode_flac",
     "may_pass",
+    "plain_errors",
     "probe",
     "read_sound",
     "with_sound",

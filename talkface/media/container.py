@@ -40,6 +40,7 @@ _PASSING = {
 }  # fmt: skip
 """What storage and networks say that fail for a while. File systems beyond the kernel's often give no number."""
 _LASTING = (ValueError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_DRIVERS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google")
 _SERVER = (av.error.HTTPServerError, av.error.HTTPTooManyRequestsError)
 
 
@@ -52,7 +53,8 @@ def open_media(uri: str) -> Iterator[InputContainer]:
     """
     with ExitStack() as opened:
         try:
-            container = opened.enter_context(_opened(uri))
+            with plain_errors():
+                container = opened.enter_context(_opened(uri))
         except (FileNotFoundError, av.error.HTTPNotFoundError) as error:
             raise MediaError(f"{uri}: {_missing(uri)}. Check the path.", "missing") from error
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError) as error:
@@ -60,7 +62,8 @@ def open_media(uri: str) -> Iterator[InputContainer]:
         except (av.error.FFmpegError, OSError, ImportError, ValueError) as error:
             raise _unreadable(uri, error) from error
         try:
-            yield container
+            with plain_errors():
+                yield container
         except (av.error.FFmpegError, OSError) as error:
             raise _unreadable(uri, error) from error
 
@@ -109,6 +112,17 @@ def _unreadable(uri: str, error: Exception) -> MediaError:
     if may_pass(error):
         return StorageError(f"{uri}: cannot be read now ({why}). Check storage and network, then run this again.")
     return MediaError(f"{uri}: cannot be read ({why}). Check permissions and storage.", "unreadable")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turns the errors that drivers of object stores have of their own into OSError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] not in _DRIVERS:
+            raise
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def may_pass(error: BaseException) -> bool:

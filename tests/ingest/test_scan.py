@@ -13,6 +13,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import fsspec
@@ -367,6 +368,24 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     pq.write_table(pa.Table.from_pylist([dict(r) for r in rows]), path)
 
 
+def test_columns_of_a_table_need_not_be_text(plant: Plant, tmp_path: Path) -> None:
+    """As data frames store them: categories, decimals, bytes, floats with holes."""
+    table = pa.table(
+        {
+            "path": pa.array(["a.mp4", "b.mp4"]).dictionary_encode(),
+            "speaker": pa.array([Decimal("7.0"), Decimal("8.5")], pa.decimal128(4, 1)),
+            "emotion": pa.array([b"sad", None], pa.binary()),
+            "intensity": pa.array([3.0, None], pa.float64()),
+        }
+    )
+    for name in ("a.mp4", "b.mp4"):
+        plant(f"in/{name}")
+    pq.write_table(table, tmp_path / "in" / "list.parquet")
+    a, b = scan([str(tmp_path / "in" / "list.parquet")], duplicates="keep").sources
+    assert (a.labels.speaker, a.labels.emotion, a.labels.intensity) == ("7", "sad", 3)
+    assert (b.labels.speaker, b.labels.emotion, b.labels.intensity) == ("8.5", None, None)
+
+
 WRITERS = {".csv": write_csv, ".jsonl": write_jsonl, ".parquet": write_parquet}
 
 
@@ -477,7 +496,7 @@ def test_http(web: str, plant: Plant, tmp_path: Path) -> None:
 
 def test_a_server_that_is_not_there(plant: Plant) -> None:
     result = scan(["http://127.0.0.1:9/a.mp4", str(plant("good.mp4"))])
-    assert list(reasons(result).values()) == ["unreadable"]
+    assert list(reasons(result).values()) == ["storage"]
 
 
 def test_memory(small: Path, loud: Path, voice: Path) -> None:

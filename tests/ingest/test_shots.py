@@ -55,6 +55,26 @@ def test_a_hole_in_time_starts_a_shot(first: list[np.ndarray]) -> None:
     assert starts(first, times) == [0, 12]
 
 
+def blend(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
+    return cv2.addWeighted(a, 1 - share, b, share, 0)
+
+
+def test_a_dissolve_is_found_where_it_is_quick(first: list[np.ndarray], second: list[np.ndarray]) -> None:
+    """Two frames of it pass for a cut, a second of it for no cut at all."""
+    for frames_long, found in ((2, True), (25, False)):
+        mix = [blend(first[39], second[0], (i + 1) / (frames_long + 1)) for i in range(frames_long)]
+        assert (len(starts([*first, *mix, *second])) > 1) == found, frames_long
+
+
+def test_a_fade_through_black_is_a_cut_where_it_is_black(first: list[np.ndarray], second: list[np.ndarray]) -> None:
+    black = np.zeros_like(first[0])
+    out = [blend(first[39], black, i / 25) for i in range(26)]
+    back = [blend(black, second[0], i / 25) for i in range(26)]
+    cuts = starts([*first, *out, *back, *second])
+    assert len(cuts) > 1
+    assert all(abs(cut - 66) <= 3 for cut in cuts[1:]), cuts
+
+
 @pytest.mark.parametrize("name", ["emotional/spectre__M003_level_1_disgusted_015.mp4", "talking/LivePortrait__d20.mp4"])
 def test_talking_is_no_cut(media: Path, name: str) -> None:
     assert starts(frames(media / name, 120)) == [0]
