@@ -34,16 +34,16 @@ def command(
     from talkface.console import print_evaluation
     from talkface.metrics.base import Comparison
     from talkface.metrics.evaluate import evaluate
-    from talkface.metrics.faces import pair_up, read_faces
+    from talkface.metrics.faces import on_rig, pair_up, read_faces
     from talkface.render.landmarks import rig_points
     from talkface.render.rig import Head
     from talkface.weights import Models
 
     rig = partial(rig_points, Head())
     names = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
-    faces = read_faces(generated, rig)
-    references = [] if reference is None else read_faces(reference, rig)
-    pairs = pair_up(faces, references)
+    faces = read_faces(generated)
+    references = [] if reference is None else read_faces(reference)
+    pairs = [(on_rig(a, rig), on_rig(b, rig)) for a, b in pair_up(faces, references)]
     heard = {face.key: face for face, _ in pairs}
     given = Comparison(
         generated=[heard.get(face.key, face) for face in faces],

@@ -22,16 +22,20 @@ CROP = 256
 """Pixels of the crop in which real landmarks are measured, as in the papers."""
 
 
-def of_motion(motion: Motion, key: str, rig: Rig | None = None) -> Face:
+def of_motion(motion: Motion, key: str) -> Face:
     """Motion as a face without sound."""
     columns = {"arkit": motion.arkit, "head": motion.head}
-    drawn = {} if rig is None else rig(motion.arkit, motion.head)
-    return Face(key=key, pts_ns=motion.pts_ns, columns={**columns, **drawn}, provenance=motion.provenance)
+    return Face(key=key, pts_ns=motion.pts_ns, columns=columns, provenance=motion.provenance)
 
 
-def of_clip(dataset: Dataset, key: str, rig: Rig | None = None) -> Face:
+def on_rig(face: Face, rig: Rig) -> Face:
+    """A face with ``lips`` and ``rig68``: the built-in head moved by it."""
+    return replace(face, columns={**face.columns, **rig(face.columns["arkit"], face.columns["head"])})
+
+
+def of_clip(dataset: Dataset, key: str) -> Face:
     """A clip of a dataset with its sound, landmarks in the crop and pictures, as far as the dataset has them."""
-    face = of_motion(motion_of(dataset, key), key, rig)
+    face = of_motion(motion_of(dataset, key), key)
     there = {s.name for s in dataset.specs()} & {"flame", "lm68"}
     columns = dict(dataset.arrays(key, sorted(there)))
     about = dataset.sample(key, ["json"])["json"]
@@ -48,21 +52,21 @@ def of_clip(dataset: Dataset, key: str, rig: Rig | None = None) -> Face:
     )
 
 
-def read_faces(where: str, rig: Rig | None = None) -> list[Face]:
+def read_faces(where: str) -> list[Face]:
     """Faces in a motion file, a folder of motion files, or a dataset.
 
     Raises ConfigError where there is none of these.
     """
     path = Path(where)
     if path.is_file():
-        return [of_motion(Motion.load(path), path.stem, rig)]
+        return [of_motion(Motion.load(path), path.stem)]
     files = sorted(p for p in path.glob("*") if p.suffix in (".npz", ".csv")) if path.is_dir() else []
     if files and not (path / "dataset.json").is_file():
-        return [of_motion(Motion.load(p), p.stem, rig) for p in files]
+        return [of_motion(Motion.load(p), p.stem) for p in files]
     if path.is_dir() and not (path / "dataset.json").is_file():
         raise ConfigError(f"{where}: no motion file (.npz, .csv) and no dataset in it.")
     dataset = Dataset(where)
-    return [of_clip(dataset, key, rig) for key in dataset.keys()]  # noqa: SIM118
+    return [of_clip(dataset, key) for key in dataset.keys()]  # noqa: SIM118
 
 
 def pair_up(generated: Sequence[Face], references: Sequence[Face]) -> list[tuple[Face, Face]]:

@@ -124,3 +124,5 @@ def test_command_on_files_and_folders(tmp_path: Path, toolkit: Toolkit) -> None:
     table = toolkit("evaluate", made / "x-0.npz", "--reference", real / "x.npz", "--metrics", "mouth_shapes").stdout
     assert "mouth_error" in table and " 0 " in table
     assert "no metric named" in toolkit("evaluate", made, "--metrics", "beauty", code=2).stderr
+    lost = toolkit("evaluate", made, "--sync", tmp_path / "nowhere", code=1).stderr
+    assert "nowhere" in lost and len(lost.strip().splitlines()) == 1
