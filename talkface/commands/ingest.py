@@ -66,9 +66,10 @@ def command(
     with folder.lock():
         refuse_foreign(folder)
         folder.sweep()
+        require_sources(licence, {"build.licence": settings.build.licence})
         require_licence(make_annotators(settings.pack), store, licence)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
-        require_sources(licence, {s.name: s.licence for s in scanned.sources} | {"--config": settings.build.licence})
+        require_sources(licence, {s.name: s.licence for s in scanned.sources})
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )

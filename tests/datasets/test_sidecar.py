@@ -3,9 +3,11 @@
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -30,7 +32,7 @@ from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac, encode_flac
 from talkface.store import Folder, TarWriter, from_npy, table_bytes, tar_members
 from talkface.weights import Models
-from tests.conftest import NOT_DATA, Toolkit, command, files_of
+from tests.conftest import NOT_DATA, ROOT, Toolkit, command, files_of
 
 CONFIG = """
 [pack]
@@ -520,3 +522,39 @@ def test_what_needs_whole_frames_or_pictures_is_refused(inputs: Path, toolkit: T
         add(tmp_path / "blind", "quality")
     with pytest.raises(ConfigError, match="landmarks looks at whole frames"):
         add(tmp_path / "blind", "head")
+
+
+def test_the_licence_gate_stands_before_the_missing_file(base: Path, toolkit: Toolkit) -> None:
+    """What may not be used is not asked for; what is missing is named with its licence and the way to it."""
+    refused = toolkit("annotate", base, "--with", "flame", "--offline", "--licence", "commercial", code=2)
+    assert "flame: its model file deca has the licence DECA licence, non-commercial research" in refused.stderr
+    missing = toolkit("annotate", base, "--with", "mel,flame", "--offline", code=1)
+    for words in ("flame: ", "deca_model.tar", "non-commercial", "toolkit models add deca PATH", "leave flame out"):
+        assert words in missing.stderr
+    assert not (base / "sidecars").exists(), "nothing is begun before all is there"
+    toolkit("annotate", base, "--with", "mel", "--offline", "--licence", "commercial", "--workers", "0")
+    config = base.with_suffix(".nc.toml")
+    config.write_text('[build]\nlicence = "CC-BY-NC-4.0"\n')
+    refused = toolkit(
+        "ingest", base, "--out", base.parent / "new", "--config", config, "--offline", "--licence", "commercial", code=2
+    )
+    assert "its licence, CC-BY-NC-4.0, forbids commercial use" in refused.stderr
+
+
+def test_the_card_lists_sidecars_and_their_terms(annotated: Path) -> None:
+    card = (annotated / "README.md").read_text()
+    assert "| `mel` | `mel.npy` | float16 | (rows, 80) |" in card
+    assert "`voice` adds the scores has_sound, speech_share" in card
+    assert re.search(r"\| voice \| \d+ \| MIT \| silero_vad \(MIT, sha256 ", card)
+
+
+def test_the_examples_of_the_page_run(annotated: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset").symlink_to(annotated)
+    clips = Dataset(str(annotated)).clips.to_pylist()
+    train = sum(c["split"] == "train" for c in clips)
+    first = sum(c["shard"] == "train/000000.tar" for c in clips)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sidecars.md").read_text(), re.DOTALL)
+    for code, lines in zip(examples, (first, train), strict=True):
+        ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert len(ran.stdout.splitlines()) == lines > 0
