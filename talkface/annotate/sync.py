@@ -1,5 +1,7 @@
 """Offset between picture and sound, and whether they belong together: from mouth shapes and mel alone."""
 
+from typing import Final
+
 from pydantic import Field
 
 from talkface.annotate._sync import estimate, load_model
@@ -7,6 +9,9 @@ from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.annotate.mel import log_mel
 from talkface.clip import NS, ScoreSpec, ns_to_samples, samples_to_ns
 from talkface.weights import Models
+
+SHIFT: Final = "sync_shift_ms"
+"""The score by which an ingest moves the sound; then all is annotated again."""
 
 
 class SyncConfig(AnnotatorConfig):
@@ -38,7 +43,7 @@ class Annotator:
             name="sync_margin", unit="0..1", description="by how much of its height the peak stands above the second"
         ),
         ScoreSpec(
-            name="sync_shift_ms",
+            name=SHIFT,
             unit="ms",
             description="by how much the sound was moved to earlier (negative: later); 0 unless fix_offset",
         ),
@@ -58,14 +63,14 @@ class Annotator:
 
     def clip(self, view: ClipView) -> Result:
         """The clip's scores."""
-        scores = dict.fromkeys((s.name for s in self.scores), float("nan")) | {"sync_shift_ms": 0.0}
+        scores = dict.fromkeys((s.name for s in self.scores), float("nan")) | {SHIFT: 0.0}
         meshes, pts_ns = view.table.columns["lm"], view.table.timeline.pts_ns
         offset = estimate(self._model, meshes, pts_ns, log_mel(view.sound)) if view.has_sound else None
         if offset is None:
             return Result(scores=scores)
         confidence = self._model.confidence(offset)
         if self.config.fix_offset and confidence > 0:
-            scores["sync_shift_ms"] = samples_to_ns(ns_to_samples(round(offset.ms * NS / 1000))) * 1000 / NS
+            scores[SHIFT] = samples_to_ns(ns_to_samples(round(offset.ms * NS / 1000))) * 1000 / NS
         return Result(
             scores=scores | {"sync_offset_ms": offset.ms, "sync_confidence": confidence, "sync_margin": offset.margin}
         )

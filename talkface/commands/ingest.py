@@ -42,6 +42,9 @@ def command(
     with_: With = None,
     licence: Licence = "any",
     video: Video = True,
+    fix_offset: Annotated[
+        bool, typer.Option("--fix-offset", help="Move each clip's sound to its picture where sync is sure of it.")
+    ] = False,
     replace: Annotated[
         bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
     ] = False,
@@ -61,7 +64,7 @@ def command(
     from talkface.store import PACKS, Folder
     from talkface.weights import Models
 
-    settings = settings_of(config, layout, with_, video)
+    settings = moving_sound(settings_of(config, layout, with_, video), fix_offset)
     folder, store, count = Folder(out), Models(models, offline=offline), worker_count(workers)
     with folder.lock():
         refuse_foreign(folder)
@@ -103,6 +106,17 @@ def command(
     unused = any(not s["clips"] for s in dataset.table("sources").to_pylist())
     undecoded = any(r["stage"] in ("scan", "decode") for r in rejects)
     raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)
+
+
+def moving_sound(settings: Ingest, fix_offset: bool) -> Ingest:
+    """The settings, if asked with sync among the annotators and moving the sound."""
+    if not fix_offset:
+        return settings
+    pack = settings.pack
+    annotators = tuple(dict.fromkeys((*pack.annotators, "sync")))
+    annotate = {**pack.annotate, "sync": {**pack.annotate.get("sync", {}), "fix_offset": True}}
+    changed = pack.model_copy(update={"annotators": annotators, "annotate": annotate})
+    return settings.model_copy(update={"pack": changed})
 
 
 def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":

@@ -198,6 +198,11 @@ class _Job:
 
     def __init__(self, dataset: Dataset, annotator: Annotator, models: Models) -> None:
         self.dataset, self.annotator, self.models = dataset, annotator, models
+        if getattr(annotator.config, "fix_offset", False):
+            raise ConfigError(
+                f"{annotator.name}: fix_offset moves the sound of clips, which a finished dataset keeps as it is. "
+                "Run: toolkit ingest ... --fix-offset"
+            )
         self.folder = dataset.folder
         self.name = annotator.name
         self.packs = Folder(packs_url(self.folder, self.name))

@@ -24,6 +24,7 @@ from talkface.annotate._sync import (
 )
 from talkface.annotate.base import make_annotator
 from talkface.annotate.head import reference_face
+from talkface.annotate.mel import log_mel
 from talkface.clip import NS
 from talkface.datasets.reader import open_dataset
 
@@ -166,3 +167,28 @@ def test_a_real_clip_that_did_not_train(
     with tarfile.open(out / clips[0]["shard"]) as shard:
         facts = json.load(shard.extractfile(f"{key}.json"))  # type: ignore[arg-type]
     assert facts["scores"]["sync_shift_ms"] == 0.0
+
+
+def test_sound_is_moved_when_asked_and_only_then(
+    tmp_path: Path, media: Path, models: Path, toolkit: Callable[..., object]
+) -> None:
+    """A recording of MEAD whose sound is 0.2 s late: moved, every sample is the source's own, and mel goes with it."""
+    found = {}
+    source = media / "emotional" / "spectre__M030_level_3_angry_016.mp4"
+    for name, more in (("as_is", ()), ("moved", ("--fix-offset",))):
+        out = tmp_path / name
+        how = ("--with", "mel,sync", "--models", models, "--offline", "--workers", "0", "--layout", "plain")
+        toolkit("ingest", source, "--out", out, *how, *more)
+        dataset = open_dataset(str(out))
+        (clip,) = dataset.clips.to_pylist()
+        found[name] = clip, dataset.span(clip["key"], 0, dataset.duration_ns(clip["key"]), ["mel"], sound=True)
+    (before, one), (after, other) = found["as_is"], found["moved"]
+    assert before["sync_shift_ms"] == 0
+    assert after["sync_shift_ms"] == pytest.approx(before["sync_offset_ms"], abs=0.07)
+    assert 120 < after["sync_shift_ms"] < 280
+    assert abs(after["sync_offset_ms"]) < 40
+    shift = round(after["sync_shift_ms"] * 16)
+    np.testing.assert_array_equal(other["sound"][: len(one["sound"]) - shift], one["sound"][shift:])
+    np.testing.assert_array_equal(other["mel"], log_mel(other["sound"]))
+    refused = toolkit("annotate", tmp_path / "as_is", "--with", "sync", code=2)
+    assert "has sync_offset_ms" in str(refused)
