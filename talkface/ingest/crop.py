@@ -24,7 +24,7 @@ MARGIN: Final = 1.15
 """The crop's side is at least this many times what the face covers during the clip."""
 SNAP: Final = 0.04
 """A crop whose scale differs by less than this from the kept region's is taken as it is, which is the sharpest."""
-MEMORY_BYTES: Final = 128 << 20
+MEMORY_BYTES: Final = 64 << 20
 """Pictures of open clips beyond this go to disk: at the default size a face takes at most 1.4 MB a frame."""
 
 Box = Float[np.ndarray, " 4"]
