@@ -31,8 +31,8 @@ LOOK_SECONDS, PAUSE_SECONDS = 2.0, 0.01
 """How often a cluster's workers are counted, and finished units looked for."""
 
 LEAN = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "16000000", "MALLOC_TRIM_THRESHOLD_": "64000000"}
-"""glibc keeps the memory of a picture for the next one, up to 2K; new pages for each would cost a quarter of all time in
-1080p. What is larger, and what is much, goes back to the system. Fewer arenas waste less."""
+"""glibc keeps the memory of a picture for the next one, up to 2K; new pages for each would cost a quarter of all time
+in 1080p. What is larger, and what is much, goes back to the system. Fewer arenas waste less."""
 CALM = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
