@@ -49,7 +49,7 @@ def annotate_bar() -> Iterator[Callable[["Annotating"], None]]:
         def observe(progress: "Annotating") -> None:
             if progress.name not in bars:
                 kept = progress.seconds_done
-                made = bar(progress.name, progress.seconds, "s of clips", done=kept)
+                made = bar(progress.name, round(progress.seconds, 1), "s of clips", done=kept)
                 bars[progress.name] = shown.enter_context(made)
             clips = f"{progress.clips_done}/{progress.clips} clips"
             advance(bars[progress.name], progress.seconds_done, f"{clips}, {progress.times_real_time:.1f} x real time")
