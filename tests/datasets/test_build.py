@@ -1,5 +1,6 @@
 """Packs to shards: bytes, splits, thresholds, repair."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.config import Threshold
-from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose
+from talkface.datasets.build import DamagedPack, build, rebuild, refuse_foreign, refuse_to_lose
 from talkface.datasets.reader import Dataset
 from talkface.datasets.split import Splitting
 from talkface.datasets.verify import verify
@@ -104,3 +105,26 @@ def test_a_damaged_dataset_json_is_a_dataset_error(dataset: Dataset) -> None:
     dataset.folder.write("dataset.json", b'{"schema_version": 1}')
     with pytest.raises(DatasetError, match="damaged"):
         Dataset(dataset.folder.url)
+
+
+def test_a_pack_that_is_not_what_it_was_is_named(tmp_path: Path) -> None:
+    """One bit in the middle of a member: its size is right, and nothing else would tell."""
+    folder = Folder(tmp_path)
+    plan = make_plan(folder)
+    path = tmp_path / "packs" / "u3.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedPack, match=r"u3\.tar: damaged") as caught:
+        build(folder, plan)
+    assert caught.value.pack == "u3"
+    assert not folder.exists("dataset.json")
+
+
+def test_tracks_and_shots_count_through_a_source(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    plan = make_plan(folder)
+    one = [dataclasses.replace(use, source="s0.mp4") for use in plan.packs[:3]]
+    build(folder, dataclasses.replace(plan, packs=one, build=plan.build.model_copy(update={"thresholds": {}})))
+    clips = sorted(Dataset(str(tmp_path)).clips.to_pylist(), key=lambda c: str(c["key"]))
+    assert [c["shot"] for c in clips] == [0, 0, 1, 1, 2, 2]

@@ -8,9 +8,10 @@ import decord
 import numpy as np
 import psutil
 import pytest
+from av.video.frame import VideoFrame
 
 from talkface.clip import NS, Timeline
-from talkface.media import Frame, VideoReader
+from talkface.media import Frame, VideoReader, probe
 from tests.media.making import US, grey, make
 
 REAL = [
@@ -233,3 +234,25 @@ def test_long_files_do_not_fill_the_memory(tmp_path: Path) -> None:
     count = sum(1 for _ in reader)
     assert count == 2900
     assert process.memory_info().rss - before < 20e6, "2900 frames are 570 MB"
+
+
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
+    """PAL's 16:15, upright and turned: a square of the scene is a square of the picture."""
+    stored = np.zeros((64, 72, 3), np.uint8)
+    stored[16:48, 21:51] = 255
+    for rotation, size in ((0, (77, 64)), (90, (64, 77))):
+        path = tmp_path / f"{rotation}.mp4"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 72, 64, "yuv420p"
+            stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
+            if rotation:
+                stream.set_display_rotation(rotation)
+            for packet in [*stream.encode(VideoFrame.from_ndarray(stored, format="rgb24")), *stream.encode(None)]:
+                out.mux(packet)
+        facts = probe(str(path))
+        (frame,) = VideoReader(str(path))
+        assert (facts.width, facts.height) == size == (frame.rgb.shape[1], frame.rgb.shape[0])
+        light = frame.rgb[:, :, 0] > 128
+        sides = [light.any(axis=axis).sum() for axis in (0, 1)]
+        assert sides == pytest.approx([32, 32], abs=1)

@@ -241,3 +241,16 @@ def test_between_keeps_to_its_span() -> None:
     assert beyond.samples.tolist() == [15_999, 0]
     assert beyond.gaps == ((2 * NS - 5, 2 * NS),)
     assert sound.between(NS, 2 * NS).end_ns == sound.end_ns == 2 * NS
+
+
+def test_what_is_filled_and_dropped_is_told(tmp_path: Path) -> None:
+    """A hole from 1.0 to 1.5 s; from 2.5 s on sound that lies over what was there for 0.25 s."""
+    tone = np.tile(np.int16([0, 8000, 0, -8000]), 12_000)
+    pieces = [(0.0, tone), (1.5, tone), (2.25, tone)]
+    path = make(tmp_path / "a.mkv", sound=pieces)
+    sound = read_sound(str(path), 0, 3_250_000_000)
+    assert sound.filled_seconds == pytest.approx(0.5, abs=0.03)
+    assert sound.dropped_seconds == pytest.approx(0.25, abs=0.03)
+    before = sound.between(0, 1_200_000_000)
+    assert before.filled_seconds == pytest.approx(0.2, abs=0.03)
+    assert before.dropped_seconds == 0
