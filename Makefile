@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 S3SERVER := .venv/s3server/.ready
+RIVALS := .venv/rivals/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test bench browser setup clean
@@ -51,7 +52,12 @@ test: $(READY) $(S3SERVER) browser
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-bench: $(READY)
+# Loaders to compare with.
+$(RIVALS): benchmarks/rivals.txt | $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/rivals --requirement benchmarks/rivals.txt
+	touch $(RIVALS)
+
+bench: $(READY) $(RIVALS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
