@@ -41,5 +41,7 @@ def test_exit_codes(toolkit: Toolkit, tmp_path: Path) -> None:
     assert "No such command" in toolkit("ingst", code=2).stderr
     assert "no videos found" in toolkit("ingest", tmp_path, "--out", tmp_path / "out", code=1).stderr
     assert "no such file" in toolkit("ingest", tmp_path / "gone.mp4", "--out", tmp_path / "out", code=1).stderr
-    assert "no layout named" in toolkit("ingest", tmp_path, "--layout", "xyz", code=2).stderr
-    assert "no annotator named" in toolkit("ingest", tmp_path, "--with", "xyz", code=2).stderr
+    assert "no layout named" in toolkit("ingest", tmp_path, "--out", tmp_path / "out", "--layout", "xyz", code=2).stderr
+    assert (
+        "no annotator named" in toolkit("ingest", tmp_path, "--out", tmp_path / "out", "--with", "xyz", code=2).stderr
+    )
