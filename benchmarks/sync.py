@@ -19,6 +19,9 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Print the table."""
+    if not (options.media / "MANIFEST.tsv").exists():
+        print(f"no real clips in {options.media}: nothing to measure")
+        return
     with tempfile.TemporaryDirectory() as folder:
         datasets = options.sync_dataset or [_ingested(options, Path(folder) / "dataset")]
         manifest = options.media / "MANIFEST.tsv"
