@@ -1,0 +1,263 @@
+"""Lip refinement: a mouth that follows the sound, in the style of an emotion.
+
+DREAM-Talk 3.3, MagicTalk 3.3 and Fig. 3: Audio2BS makes neutral mouth shapes from sound, the residue adds what the
+emotion changes, and the sum replaces the mouth of a motion; everything else stays as it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field
+
+from talkface.datasets.loader import Batch
+from talkface.datasets.reader import Dataset
+from talkface.datasets.windows import Windows
+from talkface.errors import ConfigError, WeightsError
+from talkface.motion import Motion
+from talkface.render.overlay import curves
+from talkface.train import checkpoint
+from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
+from talkface.train.features import SoundFacts
+from talkface.train.mouth import (
+    MOUTH_INDEX,
+    average_windows,
+    every_window,
+    mouth_facts,
+    mouth_of,
+    sound_facts,
+    sound_of,
+)
+from talkface.train.nets.lip import LipNet, SyncNet
+from talkface.train.tasks.emodiff import draw_frames
+from talkface.train.tasks.sync_expert import Task as SyncTask
+from talkface.vocab import ARKIT, MOUTH
+
+STYLE_FRAMES: Final = 8
+GOOD_EXPERT: Final = 0.75
+"""Held-out loss below which a sync expert may teach (DREAM-Talk, after Wav2Lip)."""
+
+DRAWN: Final = ("jawOpen", "mouthSmileLeft", "mouthFunnel", "mouthLowerDownLeft")
+
+
+class LipConfig(TaskConfig):
+    """What changes a lip model."""
+
+    frames: int = Field(8, ge=2, description="T, frames of a window")
+    context: int = Field(6, ge=0, description="frames of sound around a window that its frames look at")
+    rate: float = Field(25.0, gt=0, description="frames a second")
+    stride: int = Field(4, ge=1, description="frames from one training window to the next")
+    sound: Literal["ctc", "w2v", "mel"] = Field("ctc", description="column of the sound's features")
+    neutral: Literal["labelled", "all"] = Field(
+        "labelled",
+        description="Audio2BS learns from clips labelled neutral, or from all; unlabelled ones count as neutral",
+    )
+    hidden: int = Field(256, ge=8, description="width of the LSTM")
+    layers: int = Field(3, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    velocity: float = Field(10.0, ge=0, description="weight of the error of frame-to-frame changes")
+    sync: float = Field(0.03, ge=0, description="weight of the sync expert's loss")
+    sync_run: str = Field("", description="run of sync_expert that judges; empty: none does")
+
+    @property
+    def windows(self) -> Windows:
+        columns = tuple(dict.fromkeys(("arkit", self.sound)))
+        length = self.frames + 2 * self.context
+        return Windows(length=length, fps=self.rate, columns=columns, stride=self.stride)
+
+    @property
+    def companion(self) -> tuple[str, ...]:
+        return ("key",)
+
+
+PAPER = Training(
+    steps=50_000, batch_size=32, optimizer="adam", learning_rate=1e-4, evaluate_every=1000, save_every=1000
+)
+TINY = Training(
+    steps=300, batch_size=32, learning_rate=2e-3, warmup=20, ema=0.99, evaluate_every=100, evaluate_batches=4,
+    save_every=100,
+)  # fmt: skip
+
+
+class Task:
+    """The task ``lip``."""
+
+    version: ClassVar = 1
+    Config = LipConfig
+    presets: ClassVar[Mapping[str, TaskConfig]] = {
+        "tiny": LipConfig(training=TINY, sound="mel", hidden=64, layers=1, neutral="all"),
+        "paper": LipConfig(training=PAPER),
+        "modern": LipConfig(
+            training=Training(
+                steps=20_000, batch_size=64, learning_rate=5e-4, weight_decay=0.05, warmup=100, schedule="cosine",
+                ema=0.999,
+            ),
+            dropout=0.3, frames=32, stride=8, layers=2,
+        ),
+    }  # fmt: skip
+
+    @classmethod
+    def learn(cls, config: LipConfig, dataset: Dataset) -> Facts:
+        """Normalisation of mouth and sound; which expert judges. Raises ConfigError where Audio2BS has nothing to learn
+        from, or the expert is not good enough yet."""
+        emotions = set(dataset.clips.column("emotion").to_pylist())
+        if config.neutral == "labelled" and not emotions & {"neutral", None}:
+            raise ConfigError(f"{dataset.url}: no clip is neutral. Learn from all: --set neutral=all")
+        sound = sound_facts(dataset, config.sound).facts()
+        return {
+            "mouth": mouth_facts(dataset), "sound": sound, "style": list(ARKIT), "fps": config.rate,
+            "expert": _judge(config),
+        }  # fmt: skip
+
+    def __init__(self, config: LipConfig, facts: Facts) -> None:
+        self.config, self.facts = config, facts
+        self.sound = SoundFacts.of(facts["sound"])
+
+    def build(self) -> LipNet:
+        c = self.config
+        net = LipNet(len(self.sound.mean), len(ARKIT), len(MOUTH), c.hidden, c.layers, c.dropout)
+        # From a half-open mouth the first thing learned is to be closed and still, which takes long to leave.
+        rest = torch.tensor(self.facts["mouth"]["mean"]).clamp(0.01, 0.99)
+        torch.nn.init.zeros_(net.neutral.leave.weight)
+        with torch.no_grad():
+            net.neutral.leave.bias.copy_(torch.logit(rest))
+        return net
+
+    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
+        """L1 and velocity L1 of the neutral mouth on neutral clips, of the refined mouth on all; the expert's loss."""
+        sound, style, mouth, known, neutral_clip = self.prepare(batch, draw)
+        neutral, residue = model(sound, style)
+        refined = (neutral.detach() + residue).clamp(0, 1)
+        first = self.error(neutral, mouth, known & neutral_clip[:, None, None])
+        second = self.error(neutral.detach() + residue, mouth, known)
+        logs: dict[str, float | torch.Tensor] = {"neutral": first.detach(), "refined": second.detach()}
+        loss = first + second
+        if self.config.sync and self.config.sync_run:
+            judged = self.judge(refined, mouth_of(batch, self.facts["mouth"]), sound)
+            logs["sync"] = judged.detach()
+            loss = loss + self.config.sync * judged
+        return Step(loss, logs)
+
+    def prepare(self, batch: Batch, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """Sound (batch, T, flat), style (batch, 8, 52), mouth and where it is known (batch, T, 27), neutral clips."""
+        middle = slice(self.config.context, self.config.context + self.config.frames)
+        sound = self.sound.of_window(batch[self.config.sound].float(), batch["times_ns"])[:, middle]
+        mouth, known = mouth_of(batch, self.facts["mouth"])
+        known = known & (sound[..., -1:] > 0).any(dim=1, keepdim=True)
+        style = draw_frames(batch["companion"]["arkit"], STYLE_FRAMES, draw).nan_to_num(0.0)
+        every = self.config.neutral == "all"
+        neutral = torch.tensor([every or e in ("neutral", None) for e in batch["emotion"]], device=mouth.device)
+        return sound, style, mouth[:, middle], known[:, middle], neutral
+
+    def error(self, made: torch.Tensor, mouth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Mean L1 of the shapes and, weighted, of their changes, over what is known; 0 where nothing is."""
+        shapes = _mean((made - mouth).abs(), known)
+        both = known[:, 1:] & known[:, :-1]
+        return shapes + self.config.velocity * _mean((made.diff(dim=1) - mouth.diff(dim=1)).abs(), both)
+
+    def judge(
+        self, refined: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], sound: torch.Tensor
+    ) -> torch.Tensor:
+        """-log of the expert's cosine (DREAM-Talk's L_sync), over every window of the expert's length.
+
+        The resting mouth that the expert takes away is that of the ``real`` window, which is longer.
+        """
+        task, net = self._expert
+        n = task.config.frames
+        mouth = task.centred(refined, real).unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
+        heard = sound.unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
+        m, s = net(mouth, heard)
+        return -(m * s).sum(-1).clamp(1e-6, 1).log().mean()
+
+    @cached_property
+    def _expert(self) -> tuple[SyncTask, SyncNet]:
+        model = checkpoint.load(self.config.sync_run, task="sync_expert")
+        if model.digest != self.facts["expert"]:
+            raise WeightsError(f"{self.config.sync_run}: not the sync expert that this training began with.")
+        for parameter in model.net.parameters():
+            parameter.requires_grad_(False)
+        return model.task, model.net  # type: ignore[return-value]
+
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
+        """The refined mouth's loss, the neutral one's, and how jawOpen goes with the real one (r over all frames)."""
+        found: dict[str, list[float]] = {"loss": [], "neutral": []}
+        jaws: list[np.ndarray] = []
+        jaw = MOUTH.index("jawOpen")
+        for batch in batches:
+            sound, style, mouth, known, _ = self.prepare(batch, draw)
+            neutral, residue = model(sound, style)
+            found["loss"].append(float(self.error(neutral + residue, mouth, known)))
+            found["neutral"].append(float(self.error(neutral, mouth, known)))
+            pair = torch.stack([(neutral + residue)[..., jaw][known[..., jaw]], mouth[..., jaw][known[..., jaw]]])
+            jaws.append(pair.float().cpu().numpy())
+        with np.errstate(invalid="ignore"):
+            r = float(np.corrcoef(np.concatenate(jaws, axis=1))[0, 1])
+        return {**{k: float(np.mean(v)) for k, v in found.items()}, "jaw_r": r if np.isfinite(r) else 0.0}
+
+    def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
+        """Real mouths (left) and made ones (right)."""
+        sound, style, mouth, known, _ = self.prepare(batch, draw)
+        neutral, residue = model(sound[:4], style[:4])
+        real = torch.where(known, mouth, torch.nan)[:4].cpu().numpy()
+        made = (neutral + residue).clamp(0, 1).float().cpu().numpy()
+        rows = [
+            np.concatenate([curves({n: v[:, MOUTH.index(n)] for n in DRAWN}) for v in pair], axis=1)
+            for pair in zip(real, made, strict=True)
+        ]
+        return np.concatenate(rows)
+
+    @torch.no_grad()
+    def mouth(
+        self, net: torch.nn.Module, rows: np.ndarray, times_ns: np.ndarray, style: Float[torch.Tensor, "some 52"]
+    ) -> tuple[Float[np.ndarray, "frames 27"], Float[np.ndarray, "frames 27"]]:
+        """Neutral and refined mouth at steady times of a whole sound's column; each frame is the mean over its windows.
+
+        A sound shorter than a window is followed by silence as far as the window needs.
+        """
+        n, device = self.config.frames, next(net.parameters()).device
+        wanted = len(times_ns)
+        step = round(1e9 / self.config.rate)
+        times = np.concatenate([times_ns, times_ns[-1] + step * np.arange(1, max(n - wanted, 0) + 1)])
+        sound = every_window(sound_of(self.sound, rows, times, self.config.rate)[0], n).to(device)
+        looks = style.to(device)[None].expand(len(sound), -1, -1)
+        neutral, residue = net(sound, looks)
+        plain, refined = (average_windows(v)[:wanted].cpu().numpy() for v in (neutral, neutral + residue))
+        return plain.clip(0, 1), refined.clip(0, 1)
+
+    def refine(self, net: torch.nn.Module, motion: Motion, speech: Speech, style: Style) -> Motion:
+        """The motion with another mouth: the 27 shapes of jaw and mouth are replaced, nothing else is touched.
+
+        Shapes that the training data knew nothing of stay, too.
+        """
+        chosen = np.linspace(0, len(style.arkit) - 1, STYLE_FRAMES).round().astype(int)
+        look = torch.from_numpy(np.nan_to_num(style.arkit[chosen]))
+        _, refined = self.mouth(net, speech.columns[self.config.sound], motion.pts_ns, look)
+        arkit = motion.arkit.copy()
+        for column, name in enumerate(MOUTH):
+            if self.facts["mouth"]["valid"][column]:
+                arkit[:, ARKIT.index(name)] = refined[:, column]
+        others = [i for i in range(len(ARKIT)) if i not in MOUTH_INDEX]
+        assert np.array_equal(arkit[:, others], motion.arkit[:, others], equal_nan=True), "only the mouth may change"
+        return replace(motion, arkit=arkit)
+
+
+def _mean(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    return (values * known).sum() / known.sum().clamp(min=1)
+
+
+def _judge(config: LipConfig) -> str:
+    """Digest of the expert's weights; empty without one. Raises ConfigError for one that has not learned enough."""
+    if not (config.sync and config.sync_run):
+        return ""
+    best = checkpoint.best_of(Path(config.sync_run))
+    if best is None or best["loss"] >= GOOD_EXPERT:
+        found = (
+            "was never evaluated on held-out clips" if best is None else f"has a held-out loss of {best['loss']:.3f}"
+        )
+        raise ConfigError(f"sync_run {config.sync_run}: {found}; below {GOOD_EXPERT} it may teach. Train it longer.")
+    return checkpoint.load(config.sync_run, task="sync_expert").digest

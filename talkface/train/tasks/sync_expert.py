@@ -1,0 +1,247 @@
+"""The sync expert: do a mouth and a sound belong together?
+
+DREAM-Talk 3.3 and MagicTalk 3.3 (after Wav2Lip's expert): two encoders, cosine, binary cross-entropy, on mouth shapes
+instead of pictures. Negatives are the sound of another moment and of another clip.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field
+
+from talkface.clip import NS
+from talkface.datasets.loader import Batch
+from talkface.datasets.reader import Dataset
+from talkface.datasets.windows import Windows
+from talkface.metrics.base import Face
+from talkface.motion import steady_pts
+from talkface.render.overlay import curves
+from talkface.train.base import Facts, Step, TaskConfig, Training
+from talkface.train.features import SoundFacts
+from talkface.train.mouth import (
+    MOUTH_INDEX,
+    area_under_curve,
+    every_window,
+    mouth_facts,
+    mouth_of,
+    sound_facts,
+    sound_of,
+)
+from talkface.train.nets.lip import SyncNet
+
+SMALLEST = 1e-6
+
+
+class SyncConfig(TaskConfig):
+    """What changes a sync expert."""
+
+    frames: int = Field(8, ge=2, description="T, frames of a window of mouth or sound")
+    reach: int = Field(15, ge=1, description="most frames by which sound is shifted")
+    nearest: int = Field(2, ge=1, description="fewest frames by which sound is shifted to be wrong")
+    context: int = Field(6, ge=0, description="frames of sound at both ends that windows leave to their neighbours")
+    rate: float = Field(25.0, gt=0, description="frames a second")
+    stride: int = Field(8, ge=1, description="frames from one training window to the next")
+    sound: Literal["ctc", "w2v", "mel"] = Field("ctc", description="column of the sound's features")
+    width: int = Field(512, ge=8)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    loss: Literal["pairs", "shifts"] = Field(
+        "pairs",
+        description="pairs: cross-entropy of right and wrong pairs; shifts: which of many sounds is the right one",
+    )
+    temperature: float = Field(0.1, gt=0, description="of the cosines, with loss shifts")
+
+    @property
+    def length(self) -> int:
+        """Frames of a training window: the mouth's, and the reach of the sound on both sides."""
+        return self.frames + 2 * (self.reach + self.context)
+
+    @property
+    def windows(self) -> Windows:
+        return Windows(length=self.length, fps=self.rate, columns=("arkit", self.sound), stride=self.stride)
+
+
+PAPER = Training(
+    steps=100_000, batch_size=64, optimizer="adam", learning_rate=1e-4, evaluate_every=1000, save_every=1000
+)
+TINY = Training(
+    steps=200, batch_size=32, learning_rate=1e-3, warmup=20, ema=0.99, evaluate_every=100, evaluate_batches=4,
+    save_every=100,
+)  # fmt: skip
+
+
+class Task:
+    """The task ``sync_expert``."""
+
+    version: ClassVar = 1
+    Config = SyncConfig
+    presets: ClassVar[Mapping[str, TaskConfig]] = {
+        "tiny": SyncConfig(training=TINY, sound="mel", width=128),
+        "paper": SyncConfig(training=PAPER),
+        "modern": SyncConfig(
+            training=Training(
+                steps=20_000, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=100, schedule="cosine",
+                ema=0.999,
+            ),
+            loss="shifts", dropout=0.3,
+        ),
+    }  # fmt: skip
+
+    @classmethod
+    def learn(cls, config: SyncConfig, dataset: Dataset) -> Facts:
+        """Normalisation of mouth and sound."""
+        sound = sound_facts(dataset, config.sound).facts()
+        return {"mouth": mouth_facts(dataset), "sound": sound, "fps": config.rate}
+
+    def __init__(self, config: SyncConfig, facts: Facts) -> None:
+        self.config, self.facts = config, facts
+        self.sound = SoundFacts.of(facts["sound"])
+
+    def build(self) -> SyncNet:
+        c = self.config
+        return SyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
+
+    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
+        """The loss over windows in which every mouth shape is known."""
+        mouth, sound, good = self.prepare(batch)
+        loss = {"pairs": self._pairs, "shifts": self._shifts}[self.config.loss]
+        return Step(loss(model, mouth, sound, good, batch["key"], draw)[0])
+
+    def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mouth in the middle of each window (batch, T, 27), sound of the whole window (batch, length, flat), and which
+        windows can be used: no frame of the mouth is missing, and there is sound."""
+        c = self.config
+        shapes, known = mouth_of(batch, self.facts["mouth"])
+        mouth = self.centred(shapes, (shapes, known))
+        start = c.reach + c.context
+        valid = torch.tensor(self.facts["mouth"]["valid"], device=known.device)
+        good = (known | ~valid)[:, start : start + c.frames].flatten(1).all(1)
+        sound = self.sound.of_window(batch[c.sound].float(), batch["times_ns"])
+        good &= sound[..., -1].min(dim=1).values > 0
+        return mouth[:, start : start + c.frames], sound, good
+
+    def centred(
+        self, shapes: Float[torch.Tensor, "*b n 27"], about: tuple[torch.Tensor, torch.Tensor]
+    ) -> Float[torch.Tensor, "*b n 27"]:
+        """Shapes in deviations of the data from their mean over a window (values, and where they are known): a face's
+        own resting mouth says nothing about sync."""
+        values, known = about
+        mean = (values * known).sum(-2, keepdim=True) / known.sum(-2, keepdim=True).clamp(min=1)
+        std = torch.tensor(self.facts["mouth"]["std"], device=shapes.device)
+        valid = torch.tensor(self.facts["mouth"]["valid"], device=shapes.device)
+        return torch.where(valid, (shapes - mean) / std, 0)
+
+    def part(self, sound: torch.Tensor, shift: torch.Tensor) -> Float[torch.Tensor, "batch frames flat"]:
+        """The sound of each window's mouth, taken ``shift`` frames later."""
+        start = self.config.reach + self.config.context + shift
+        index = start[:, None] + torch.arange(self.config.frames, device=sound.device)
+        return sound[torch.arange(len(sound), device=sound.device)[:, None], index]
+
+    def _pairs(
+        self, model: torch.nn.Module, mouth: torch.Tensor, sound: torch.Tensor, good: torch.Tensor,
+        keys: list[str], draw: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Cross-entropy of a right and a wrong pair a window; the cosines of both."""
+        n, zero = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device)
+        wrong = self.part(sound, self.wrong_shifts(n, draw))
+        other, differs = self.other_clip(keys, draw)
+        foreign = torch.rand(n, generator=draw, device=mouth.device) < 0.5
+        wrong = torch.where((foreign & differs)[:, None, None], self.part(sound[other], zero), wrong)
+        m, s = model(torch.cat([mouth, mouth]), torch.cat([self.part(sound, zero), wrong]))
+        cosine = (m * s).sum(-1).clamp(SMALLEST, 1 - SMALLEST)
+        right, false = cosine[:n], cosine[n:]
+        each = -(right.log() + (1 - false).log()) / 2
+        return (each * good).sum() / good.sum().clamp(min=1), right[good], false[good]
+
+    def _shifts(
+        self, model: torch.nn.Module, mouth: torch.Tensor, sound: torch.Tensor, good: torch.Tensor,
+        keys: list[str], draw: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Cross-entropy over the sounds of the batch and of the same window at wrong shifts, of which one is right."""
+        n, zero = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device)
+        wrong = [self.part(sound, self.wrong_shifts(n, draw)) for _ in range(4)]
+        m, s = model(torch.cat([mouth] * 5), torch.cat([self.part(sound, zero), *wrong]))
+        m, s, w = m[:n], s[:n], s[n:].reshape(4, n, -1)
+        other_key = torch.tensor([[a != b for b in keys] for a in keys], device=mouth.device)
+        same = torch.eye(n, dtype=torch.bool, device=mouth.device)
+        logits = (m @ s.T).masked_fill(~(other_key & good) & ~same, -torch.inf)
+        shifted = (m[None] * w).sum(-1).T
+        each = torch.nn.functional.cross_entropy(
+            torch.cat([logits, shifted], dim=1) / self.config.temperature, torch.arange(n, device=mouth.device),
+            reduction="none",
+        )  # fmt: skip
+        return (each * good).sum() / good.sum().clamp(min=1), (m * s).sum(-1)[good], shifted[good].flatten()
+
+    def wrong_shifts(self, n: int, draw: torch.Generator) -> torch.Tensor:
+        """Shifts of ``nearest`` to ``reach`` frames, either way."""
+        c = self.config
+        size = torch.randint(min(c.nearest, c.reach), c.reach + 1, (n,), generator=draw, device=draw.device)
+        return size * (torch.randint(0, 2, (n,), generator=draw, device=draw.device) * 2 - 1)
+
+    def other_clip(self, keys: list[str], draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Another place in the batch for each, and whether another clip is there."""
+        n = len(keys)
+        other = (torch.arange(n) + int(torch.randint(1, max(n, 2), (1,), generator=draw, device=draw.device))) % n
+        differs = torch.tensor([keys[i] != keys[j] for i, j in enumerate(other.tolist())])
+        return other.to(draw.device), differs.to(draw.device)
+
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
+        """The loss, and the area under the curve of single windows: right against shifted or foreign sound."""
+        losses, right, false = [], [], []
+        loss = {"pairs": self._pairs, "shifts": self._shifts}[self.config.loss]
+        for batch in batches:
+            found, one, other = loss(model, *self.prepare(batch), batch["key"], draw)
+            losses.append(float(found))
+            right.append(one.float().cpu().numpy())
+            false.append(other.float().cpu().numpy())
+        return {"loss": float(np.mean(losses)), "auc": area_under_curve(np.concatenate(right), np.concatenate(false))}
+
+    def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
+        """The cosine at every shift, mean over the batch: it should peak in the middle."""
+        mouth, sound, good = self.prepare(batch)
+        by_shift = []
+        for shift in range(-self.config.reach, self.config.reach + 1):
+            shifts = torch.full((len(mouth),), shift, dtype=torch.long, device=mouth.device)
+            m, s = model(mouth, self.part(sound, shifts))
+            by_shift.append(float((m * s).sum(-1)[good].mean()))
+        return curves({"cosine by shift": np.array(by_shift)}, now=self.config.reach)
+
+
+class Expert:
+    """A trained sync expert as the metrics want it (`talkface.metrics.base.SyncExpert`)."""
+
+    def __init__(self, task: Task, net: SyncNet, annotate: Any) -> None:
+        """``annotate`` makes the column that the expert hears of 16 kHz samples."""
+        self.task, self.net, self.annotate = task, net, annotate
+        self._heard: dict[int, np.ndarray] = {}
+
+    @torch.no_grad()
+    def distance(self, face: Face, shift_ns: int) -> Float[np.ndarray, " windows"]:
+        """Euclidean distance of both unit vectors in every window of T frames, the sound taken ``shift_ns`` later."""
+        mouth, sound = self.embeddings(face, shift_ns)
+        return (mouth - sound).norm(dim=-1).numpy()
+
+    @torch.no_grad()
+    def embeddings(self, face: Face, shift_ns: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors of mouth and sound of all windows in which no mouth shape is missing."""
+        c, facts = self.task.config, self.task.facts["mouth"]
+        frames = int((face.pts_ns[-1] - face.pts_ns[0]) * c.rate / NS) + 1 if len(face.pts_ns) else 0
+        if frames < c.frames or face.sound is None:
+            return torch.zeros(0, c.width), torch.zeros(0, c.width)
+        times = steady_pts(frames, c.rate)
+        index = np.searchsorted(face.pts_ns - face.pts_ns[0], times).clip(0, len(face.pts_ns) - 1)
+        shapes, known = mouth_of({"arkit": torch.from_numpy(face.columns["arkit"][index])}, facts)
+        mouth = every_window(self.task.centred(shapes, (shapes, known)), c.frames)
+        good = every_window((known | ~torch.tensor(facts["valid"])).all(-1), c.frames).all(1)
+        rows = self._rows(face)
+        heard = sound_of(self.task.sound, rows, times + int(face.pts_ns[0]) + shift_ns, c.rate)[0]
+        sound = every_window(heard, c.frames)
+        good &= sound[..., -1].min(dim=1).values > 0
+        return self.net.embed_mouth(mouth[good]), self.net.embed_sound(sound[good])
+
+    def _rows(self, face: Face) -> np.ndarray:
+        if id(face) not in self._heard:
+            self._heard = {id(face): self.annotate(face.sound)}
+        return self._heard[id(face)]

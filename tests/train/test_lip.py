@@ -1,0 +1,193 @@
+"""Lip refinement: the mouth is replaced and nothing else, neutral clips teach Audio2BS, the expert judges."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from talkface.datasets.loader import Batch
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError, WeightsError
+from talkface.motion import Motion, steady_pts
+from talkface.train import checkpoint
+from talkface.train.base import Speech, Style, configure
+from talkface.train.data import split, training_loader
+from talkface.train.loop import train
+from talkface.train.nets.lip import AudioToShapes, LipNet, RowEncoder
+from talkface.train.tasks.lip import LipConfig, Task
+from talkface.vocab import ARKIT, MOUTH
+from tests.train.making import make
+
+SMALL = ("hidden=16", "training.batch_size=4")
+
+
+def lip(*changes: str) -> LipConfig:
+    config = configure("lip", "tiny", None, (*SMALL, *changes))
+    assert isinstance(config, LipConfig)
+    return config
+
+
+def draw(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def task(talkers: str) -> Task:
+    return Task(lip(), Task.learn(lip(), Dataset(talkers)))
+
+
+@pytest.fixture(scope="module")
+def net(task: Task) -> LipNet:
+    torch.manual_seed(0)
+    return task.build().eval()
+
+
+@pytest.fixture(scope="module")
+def batch(task: Task, talkers: str) -> Batch:
+    return next(iter(training_loader(Dataset(talkers), task.config)))
+
+
+def test_the_papers_network() -> None:
+    """Convolutions 29-32-32-64-64 with kernel 3 and stride 2 over 16 rows, LSTM 3 x 256, 27 shapes in 0..1."""
+    net = AudioToShapes(29, 27, 256, 3, 0.0)
+    shapes = [tuple(m.weight.shape) for m in net.rows.layers if isinstance(m, torch.nn.Conv1d)]
+    assert shapes == [(32, 29, 3), (32, 32, 3), (64, 32, 3), (64, 64, 3)]
+    assert (net.memory.num_layers, net.memory.hidden_size) == (3, 256)
+    made, found = net(torch.randn(2, 8, 16 * 29 + 1))
+    assert made.shape == (2, 8, 27) and found.shape == (2, 8, 256)
+    assert ((made > 0) & (made < 1)).all()
+    assert RowEncoder(29)(torch.randn(5, 16 * 29 + 1)).shape == (5, 65)
+
+
+def test_the_papers_windows() -> None:
+    config = configure("lip", "paper")
+    assert isinstance(config, LipConfig)
+    assert (config.frames, config.rate, config.sound, config.neutral) == (8, 25.0, "ctc", "labelled")
+    assert (config.velocity, config.sync) == (10.0, 0.03)
+    assert (config.training.batch_size, config.training.learning_rate) == (32, 1e-4)
+
+
+def motion_of(frames: int, seed: int = 0) -> Motion:
+    rng = np.random.default_rng(seed)
+    arkit = rng.random((frames, 52)).astype(np.float32)
+    arkit[2:3] = np.nan
+    return Motion(pts_ns=steady_pts(frames, 25), arkit=arkit, head=rng.random((frames, 7)).astype(np.float32), fps=25)
+
+
+def speech_for(dataset: Dataset, key: str) -> Speech:
+    arrays = dataset.arrays(key, ["mel"])
+    return Speech(np.zeros(16000, np.int16), {"mel": arrays["mel"]})
+
+
+@pytest.mark.parametrize("frames", [1, 5, 8, 60])
+def test_the_mouth_is_replaced_and_everything_else_untouched(
+    task: Task, net: LipNet, talkers: str, frames: int
+) -> None:
+    motion = motion_of(frames)
+    style = Style(motion_of(30, 1).arkit[3:], np.zeros((27, 7), np.float32))
+    dataset = Dataset(talkers)
+    key = next(k for k in dataset.keys() if "neutral" in k)  # noqa: SIM118
+    made = task.refine(net, motion, speech_for(dataset, key), style)
+    mouth = [ARKIT.index(n) for n in MOUTH]
+    others = [i for i in range(52) if i not in mouth]
+    assert np.array_equal(made.arkit[:, others], motion.arkit[:, others], equal_nan=True)
+    assert np.array_equal(made.head, motion.head) and np.array_equal(made.pts_ns, motion.pts_ns)
+    assert (made.arkit[:, mouth] != motion.arkit[:, mouth]).any(axis=1).all()
+    assert ((made.arkit[:, mouth] >= 0) & (made.arkit[:, mouth] <= 1)).all()
+
+
+def test_only_neutral_clips_teach_the_neutral_mouth(talkers: str) -> None:
+    config = lip("neutral=labelled")
+    task = Task(config, Task.learn(config, Dataset(talkers)))
+    torch.manual_seed(0)
+    net = task.build()
+    batch = next(iter(training_loader(Dataset(talkers), config)))
+    batch["emotion"] = ["happy"] * len(batch["emotion"])
+    task.step(net, batch, draw()).loss.backward()
+    assert all(p.grad is None or (p.grad == 0).all() for p in net.neutral.parameters())
+    assert any(p.grad is not None and (p.grad != 0).any() for p in net.residue.parameters())
+    batch["emotion"] = ["neutral"] * len(batch["emotion"])
+    task.step(net, batch, draw()).loss.backward()
+    assert any(p.grad is not None and (p.grad != 0).any() for p in net.neutral.parameters())
+
+
+def test_missing_frames_do_not_reach_the_loss(task: Task, net: LipNet, batch: Batch) -> None:
+    broken = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    loss = task.step(net, broken, draw()).loss
+    broken["arkit"][:, :, ARKIT.index("browInnerUp")] = 7.0
+    assert torch.equal(task.step(net, broken, draw()).loss, loss), "the brows are not the mouth's"
+    broken["arkit"][:, task.config.context + 2] = torch.nan
+    found = task.step(net, broken, draw()).loss
+    assert torch.isfinite(found) and not torch.equal(found, loss)
+
+
+def test_data_without_a_neutral_clip(tmp_path: Path) -> None:
+    url = make(tmp_path / "dataset", (("p0", "happy"), ("p1", "sad")))
+    with pytest.raises(ConfigError, match=r"no clip is neutral\. Learn from all: --set neutral=all"):
+        Task.learn(lip("neutral=labelled"), Dataset(url))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A sync expert that has learned, and a lip model that it taught."""
+    home = tmp_path_factory.mktemp("lip")
+    url = make(home / "dataset", tuple((f"p{i}", e) for i in range(7) for e in ("neutral", "happy")), frames=160)
+    clips, held = split(url, "p2")
+    some = ("training.batch_size=16", "training.ema=0.9", "training.save_every=500", "stride=2")
+    taught = ("width=64", "training.steps=200", "training.evaluate_every=50", *some)
+    expert = configure("sync_expert", "tiny", None, taught)
+    train("sync_expert", expert, clips, held, home / "expert", cpu=True, say=lambda _: None)
+    config = lip(f"sync_run={home / 'expert'}", "hidden=32", "training.steps=60", "training.evaluate_every=30", *some)
+    train("lip", config, clips, held, home / "lip", cpu=True, say=lambda _: None)
+    return {"expert": home / "expert", "lip": home / "lip", "data": Path(url)}
+
+
+def test_it_learns_to_follow_the_sound(runs: dict[str, Path]) -> None:
+    """On a speaker that it never saw, jawOpen goes with the real one."""
+    model = checkpoint.load(runs["lip"])
+    _, held = split(str(runs["data"]), "p2")
+    assert held is not None
+    rs = []
+    for key in held.keys():  # noqa: SIM118
+        arrays = held.arrays(key, ["arkit", "mel"])
+        made, _ = model.task.mouth(model.net, arrays["mel"], steady_pts(80, 25), torch.zeros(8, 52))  # type: ignore[attr-defined]
+        real = arrays["arkit"][:80, ARKIT.index("jawOpen")]
+        known = np.isfinite(real)
+        rs.append(np.corrcoef(real[known], made[known, MOUTH.index("jawOpen")])[0, 1])
+    assert min(rs) > 0.9
+
+
+def test_a_judged_run_names_its_expert(runs: dict[str, Path], talkers: str) -> None:
+    model, expert = checkpoint.load(runs["lip"]), checkpoint.load(runs["expert"])
+    assert model.about.facts["expert"] == expert.digest
+    other = Task(lip(f"sync_run={runs['expert']}"), {**model.about.facts, "expert": "0" * 64})
+    batch = next(iter(training_loader(Dataset(talkers), other.config)))
+    with pytest.raises(WeightsError, match="not the sync expert that this training began with"):
+        other.step(other.build(), batch, draw())
+
+
+def test_an_expert_that_has_not_learned_may_not_teach(tmp_path: Path, talkers: str) -> None:
+    with pytest.raises(ConfigError, match=r"was never evaluated on held-out clips; below 0.75 it may teach"):
+        Task.learn(lip(f"sync_run={tmp_path}"), Dataset(talkers))
+    (tmp_path / "best.json").write_text('{"step": 5, "loss": 0.8}')
+    with pytest.raises(ConfigError, match=r"has a held-out loss of 0.800; below"):
+        Task.learn(lip(f"sync_run={tmp_path}"), Dataset(talkers))
+
+
+def test_style_frames_change_the_refined_mouth_and_not_the_neutral_one(task: Task, net: LipNet, talkers: str) -> None:
+    dataset = Dataset(talkers)
+    rows = dataset.arrays(dataset.keys()[0], ["mel"])["mel"]
+    looks = [torch.zeros(8, 52), torch.ones(8, 52)]
+    (plain, one), (same, other) = (task.mouth(net, rows, steady_pts(20, 25), look) for look in looks)
+    assert np.array_equal(plain, same) and np.abs(one - other).max() > 1e-4
+
+
+def test_shapes_that_the_data_never_had_stay(task: Task, net: LipNet, talkers: str) -> None:
+    valid = [name != "jawLeft" for name in MOUTH]
+    part = Task(task.config, {**task.facts, "mouth": {**task.facts["mouth"], "valid": valid}})
+    motion = replace(motion_of(20), arkit=np.full((20, 52), 0.25, np.float32))
+    dataset = Dataset(talkers)
+    made = part.refine(net, motion, speech_for(dataset, dataset.keys()[0]), Style(motion.arkit, motion.head))
+    assert (made.arkit[:, ARKIT.index("jawLeft")] == 0.25).all()

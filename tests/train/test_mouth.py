@@ -1,0 +1,69 @@
+"""Mouth and sound as lip refinement sees them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talkface.datasets.reader import Dataset
+from talkface.motion import steady_pts
+from talkface.train.mouth import (
+    MOUTH_INDEX,
+    area_under_curve,
+    average_windows,
+    every_window,
+    mouth_facts,
+    mouth_of,
+    sound_facts,
+    sound_of,
+)
+from talkface.train.nets.lip import ROWS
+from talkface.vocab import ARKIT, MOUTH
+
+
+def test_the_mouth_is_jaw_and_mouth() -> None:
+    assert len(MOUTH) == 27 and [ARKIT[i] for i in MOUTH_INDEX] == list(MOUTH)
+    assert sum(name.startswith("jaw") for name in MOUTH) == 4
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_windows_averaged_are_the_frames(n: int, frames: int) -> None:
+    values = torch.arange(n * 3, dtype=torch.float32).reshape(n, 3)
+    windows = every_window(values, min(frames, n))
+    assert torch.equal(windows[0], values[: min(frames, n)])
+    assert torch.allclose(average_windows(windows), values)
+
+
+@given(st.lists(st.integers(-5, 5), max_size=30), st.lists(st.integers(-5, 5), max_size=30))
+def test_area_under_the_curve_counts_pairs(positive: list[int], negative: list[int]) -> None:
+    found = area_under_curve(positive, negative)
+    if not positive or not negative:
+        assert np.isnan(found)
+        return
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert found == pytest.approx(np.mean(pairs))
+
+
+def test_what_is_missing_is_masked(talkers: str) -> None:
+    facts = mouth_facts(Dataset(talkers))
+    arkit = torch.full((1, 4, 52), 0.5)
+    arkit[0, 1, ARKIT.index("jawOpen")] = torch.nan
+    values, known = mouth_of({"arkit": arkit}, facts)
+    assert not known[0, 1, MOUTH.index("jawOpen")] and known.sum() == 4 * 27 - 1
+    assert values[0, 1, MOUTH.index("jawOpen")] == 0
+
+
+def test_a_frame_sees_the_rows_around_its_time(talkers: str) -> None:
+    """A column whose row i holds i: the mean of the 16 rows is where the frame lies on the sound's clock."""
+    dataset = Dataset(talkers)
+    facts = sound_facts(dataset, "mel")
+    rows = np.repeat(np.arange(200.0)[:, None], 80, axis=1)
+    times = steady_pts(40, 25)
+    seen = sound_of(facts, rows, times, 25)[0]
+    assert seen.shape == (40, ROWS * 80 + 1) and (seen[:, -1] == 1).all()
+    back = seen[:, :-1].reshape(40, ROWS, 80) * torch.from_numpy(facts.std) + torch.from_numpy(facts.mean)
+    centre = (times / 1e9 - facts.spec.first_seconds) * facts.spec.rate
+    inside = slice(6, 34)  # the others would need rows before the sound's start, or after the last frame
+    assert np.allclose(back.mean(dim=(1, 2))[inside], centre[inside], atol=1e-2)
+    assert np.allclose(np.diff(back[15, :, 0]), 2, atol=1e-2), "every other row of 80 a second"
