@@ -1,6 +1,7 @@
 """Splits keep people together: by label, by face, by source; decided anew without decoding; leaks are found."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.clip import ColumnSpec
+from talkface.config import Build
 from talkface.datasets.build import build, rebuild
 from talkface.datasets.reader import Dataset
 from talkface.datasets.split import Splitting, decide, leaks, read_splitting, same_faces, write_splitting
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError
 from talkface.store import PACKS, Folder, npy, write_pack
+from tests.annotate.stand_ins import random_sface
 from tests.datasets.conftest import clip, make_plan
 
 IDENTITY = ColumnSpec(
@@ -114,7 +117,7 @@ def test_the_command_moves_whole_groups_and_verify_is_content(
     assert again.clips.num_rows == before
     assert leaks(again) == []
     assert [p for p in verify(dataset.url, readers=False) if not p.note] == []
-    assert read_splitting(again.folder, None).seed == seed  # type: ignore[arg-type]
+    assert read_splitting(again.folder, Build()).seed == seed
 
 
 def torn(dataset: Dataset, splitting: Splitting) -> bool:
@@ -147,3 +150,28 @@ def test_a_seed_draws_other_groups_and_the_same_every_time(group: str, seed: int
     one, other = (Splitting(val=0.2, test=0.2, seed=seed) for _ in range(2))
     assert one.split_of(group) == other.split_of(group)
     assert Splitting(val=0, test=0, seed=seed).split_of(group) == "train"
+
+
+def test_faces_in_a_sidecar(tmp_path: Path, demo: Path, toolkit: Callable[..., CompletedProcess[str]]) -> None:
+    """Annotate, split by face, and the faces that now lie beside older shards are not taken for none."""
+    dataset, config = tmp_path / "dataset", tmp_path / "settings.toml"
+    shutil.copytree(demo, dataset)
+    (tmp_path / "model").mkdir()
+    random_sface(tmp_path / "model" / "own.onnx", width=16)
+    config.write_text(f'[pack.annotate.identity]\nmodel = "{tmp_path / "model"}"\nwidth = 16\nframes = 2\n')
+    add = ("annotate", dataset, "--with", "identity", "--config", config, "--workers", "0")
+    toolkit(*add)
+    found = Dataset(str(dataset))
+    (shape,) = (spec.shape for spec in found.specs() if spec.name == "identity")
+    assert shape == (16,)
+    toolkit("split", dataset, "--val", "0.4", "--test", "0.3")
+    assert read_splitting(found.folder, Build()).val == 0.4
+    refused = toolkit("split", dataset, code=None)
+    assert refused.returncode != 0
+    assert "--with identity" in refused.stderr
+    toolkit(*add)
+    again = Dataset(str(dataset))
+    assert leaks(again) == []
+    kept = {c["key"]: c["split"] for c in again.clips.to_pylist()}
+    toolkit("split", dataset)
+    assert {c["key"]: c["split"] for c in Dataset(str(dataset)).clips.to_pylist()} == kept
