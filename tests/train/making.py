@@ -33,7 +33,7 @@ def talker(seed: int, emotion: str, frames: int, *, silent: bool = False) -> dic
     loud = np.clip(np.sin(2 * np.pi * (3 + 0.5 * rng.random()) * seconds + rng.random() * 6), 0, None)
     sound = rng.normal(size=ns_to_samples(frames * 40_000_000)) * 6000
     sound *= np.interp(np.arange(len(sound)) / 16000, seconds, loud)
-    arkit = rng.normal(0, 0.01, (frames, 52)) + 0.05
+    arkit = rng.normal(0, 0.002, (frames, 52)) + 0.05
     arkit[:, ARKIT.index("jawOpen")] += 0.6 * loud
     arkit[:, ARKIT.index("mouthSmileLeft")] += 0.5 * (emotion == "happy")
     arkit[:, ARKIT.index("tongueOut")] = np.nan

@@ -278,12 +278,13 @@ def test_it_learns(talkers: str, tmp_path: Path) -> None:
     from talkface.train import checkpoint  # noqa: PLC0415
     from talkface.train.loop import train  # noqa: PLC0415
 
-    config = configure("emodiff", "tiny", None, ("width=96", "layers=2", "training.steps=400", "training.batch_size=32",
-                                                 "training.evaluate_every=400", "stride=2"))  # fmt: skip
+    changes = ("width=64", "layers=2", "training.steps=300", "training.batch_size=16", "training.evaluate_every=300",
+               "training.learning_rate=2e-3", "training.evaluate_batches=2", "stride=2")  # fmt: skip
+    config = configure("emodiff", "tiny", None, changes)
     clips, held = split(talkers, "p2")
     assert held is not None
     result = train("emodiff", config, clips, held, tmp_path, say=lambda text: None)
-    assert result.best is not None and result.best["loss"] < 0.45
+    assert result.best is not None and result.best["loss"] < 0.15
     model = checkpoint.load(tmp_path, task="emodiff")
     assert isinstance(model.task, Task)
     smiles, follows = {}, []
@@ -299,4 +300,4 @@ def test_it_learns(talkers: str, tmp_path: Path) -> None:
         jaw = model.task.state.names.index("jawOpen")
         follows.append(np.corrcoef(motion.arkit[seen, jaw], columns["arkit"][seen, jaw])[0, 1])
     assert smiles["happy"] > smiles["neutral"] + 0.2
-    assert np.mean(follows) > 0.4
+    assert np.mean(follows) > 0.8
