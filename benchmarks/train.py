@@ -82,7 +82,7 @@ def hand_written(data: str, options: argparse.Namespace) -> float:
 
 
 def the_loop(data: str, out: Path, options: argparse.Namespace) -> dict[str, float]:
-    """The last line of the log of ``toolkit train``'s loop."""
+    """Steps a second and share of waiting of ``toolkit train``'s loop, once its worker has started."""
     import torch
 
     from talkface.train.data import split
@@ -91,4 +91,11 @@ def the_loop(data: str, out: Path, options: argparse.Namespace) -> dict[str, flo
     torch.set_num_threads(1)
     clips, _ = split(data, "none")
     train("emodiff", settings(options), clips, None, out, workers=1, cpu=True, say=lambda text: None)
-    return json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    begun, ended = lines[0], lines[-1]
+    first, last = (line["step"] / line["steps_a_second"] for line in (begun, ended))
+    waited = ended["data_wait"] * last - begun["data_wait"] * first
+    return {
+        "steps_a_second": (ended["step"] - begun["step"]) / (last - first),
+        "data_wait": waited / (last - first),
+    }
