@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ OURS = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PART)}")
 
 CHUNK = 1 << 20
 
+TIMEOUT = 60.0
+"""Seconds that a server may be silent."""
+
 PACKS = "packs"
 """Folder of the work units' packs inside a dataset's folder."""
 
@@ -43,13 +47,13 @@ class Folder:
     """A folder on any fsspec filesystem, addressed by relative paths with ``/``.
 
     A file appears under its name only when it is complete: local files by write, fsync and rename; object stores by
-    their own all-or-nothing upload.
+    their own all-or-nothing upload. ``timeout`` is for how many seconds a web server or an object store may be silent.
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, timeout: float = TIMEOUT) -> None:
         self.url = str(url).rstrip("/") or "/"
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, **_patience(self.url, timeout))
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{self.url}: cannot be reached ({error}). Check the address.") from error
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
@@ -88,8 +92,11 @@ class Folder:
         return opened
 
     def read(self, name: str) -> bytes:
-        """The whole file."""
-        return bytes(self.fs.cat_file(self.path(name)))
+        """The whole file. Raises DatasetError where a server stops answering."""
+        try:
+            return bytes(self.fs.cat_file(self.path(name)))
+        except TimeoutError as error:
+            raise DatasetError(f"{self.path(name)}: the server stopped answering ({error}). Try again.") from error
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file atomically."""
@@ -173,6 +180,18 @@ class Folder:
             yield
 
 
+def _patience(url: str, seconds: float) -> dict[str, Any]:
+    """Options for fsspec, which else waits for minutes, and breaks off a long download that goes well."""
+    if url.startswith(("http://", "https://")):
+        # Only those who read from the web need it.
+        import aiohttp  # noqa: PLC0415
+
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)}}
+    if url.startswith("s3://"):
+        return {"config_kwargs": {"connect_timeout": seconds, "read_timeout": seconds}}
+    return {}
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable; some filesystems refuse to sync a folder, which is no reason to fail."""
     with suppress(OSError):
@@ -194,11 +213,16 @@ def sha256_of(*files: BinaryIO) -> str:
 
 @dataclass(frozen=True)
 class Member:
-    """Where one member's bytes lie inside a tar."""
+    """Where one member's bytes lie inside a tar, and their CRC-32 (that of zlib, gzip and png)."""
 
     name: str
     offset: int
     size: int
+    crc32: int
+
+    def place(self) -> dict[str, int]:
+        """All but its name."""
+        return {"offset": self.offset, "size": self.size, "crc32": self.crc32}
 
 
 class TarWriter:
@@ -223,7 +247,7 @@ class TarWriter:
         info.size = len(data)
         info.mode = 0o644
         self._write(info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict"))
-        member = Member(name, self.bytes, len(data))
+        member = Member(name, self.bytes, len(data), zlib.crc32(data))
         self._write(data)
         self._write(b"\0" * (-len(data) % tarfile.BLOCKSIZE))
         return member
@@ -254,7 +278,7 @@ def tar_members(file: BinaryIO) -> Iterator[tuple[Member, bytes]]:
                         f"{info.name}: expected {info.size} bytes, found {len(data)}: the tar is cut short."
                     )
                 end = info.offset_data + info.size + -info.size % tarfile.BLOCKSIZE
-                yield Member(info.name, info.offset_data, info.size), data
+                yield Member(info.name, info.offset_data, info.size, zlib.crc32(data)), data
     except tarfile.TarError as error:
         raise DatasetError(f"not a whole tar: {error}.") from error
     file.seek(end)

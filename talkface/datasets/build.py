@@ -387,9 +387,7 @@ def _write_shard(
             for ext in order:
                 data = schema.json_bytes(sample_json(clip)) if ext == "json" else packs.member(clip, ext)
                 placed = tar.add(f"{clip.key}.{ext}", data)
-                rows.append(
-                    {"key": clip.key, "member": ext, "shard": shard, "offset": placed.offset, "size": placed.size}
-                )
+                rows.append({"key": clip.key, "member": ext, "shard": shard, **placed.place()})
         tar.close()
     return rows, {"bytes": tar.bytes, "sha256": tar.sha256}
 

@@ -150,6 +150,16 @@ class Loader(IterableDataset[Batch]):
         runs: np.ndarray = np.cumsum(starts) - 1
         return runs
 
+    @cached_property
+    def _label_values(self) -> Mapping[str, tuple[Int64[np.ndarray, " clips"], list[Any]]]:
+        """Each label's values, None last, and for each clip which of them is its."""
+        found = {}
+        for name in self.labels:
+            coded = self.dataset.clips.column(name).combine_chunks().dictionary_encode()
+            codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+            found[name] = codes, [*coded.dictionary.to_pylist(), None]
+        return found
+
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -300,7 +310,7 @@ class Loader(IterableDataset[Batch]):
     def _sample(self, drawn: "_Drawn") -> Sample:
         clip = self._clip(drawn.row)
         sample = self.windows.cut(clip, drawn.first, drawn.draw)
-        row = {name: self.dataset.clips.column(name)[drawn.row].as_py() for name in self.labels}
+        row = {name: values[codes[drawn.row]] for name, (codes, values) in self._label_values.items()}
         sample |= {**row, "repeated": drawn.repeated}
         if self._companions is not None:
             other = self._clip(drawn.companion_row)

@@ -19,8 +19,8 @@ from talkface.datasets.selection import check_selection, read_selection
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
 from talkface.datasets.sidecar import Sidecar, SidecarInfo, find_sidecars
 from talkface.errors import ConfigError, DatasetError
-from talkface.media import decode_flac
-from talkface.store import Folder, from_npy, read_table
+from talkface.media import FlacSamples
+from talkface.store import TIMEOUT, Folder, from_npy, read_table
 
 if TYPE_CHECKING:
     import datasets as hf
@@ -30,17 +30,22 @@ Sample = dict[str, Any]
 
 
 def open_dataset(
-    url: str, *, split: str | None = None, selection: bool = True, sidecars: Sequence[str] | None = None
+    url: str,
+    *,
+    split: str | None = None,
+    selection: bool = True,
+    sidecars: Sequence[str] | None = None,
+    timeout: float = TIMEOUT,
 ) -> "Dataset":
     """The dataset at a path or an fsspec url, or one split of it: the clips that its ``selection.json`` shows.
 
-    ``selection=False`` gives every clip. ``sidecars`` asks for some alone, as `Dataset` says. Raises DatasetError if it
-    is not finished, damaged, or newer than this code; ConfigError for a split that no dataset has, and for a selection
-    that names what this one does not have.
+    ``selection=False`` gives every clip. ``sidecars`` asks for some alone, as `Dataset` says; ``timeout`` is for how
+    many seconds a server may be silent. Raises DatasetError if it is not finished, damaged, or newer than this code;
+    ConfigError for a split that no dataset has, and for a selection that names what this one does not have.
     """
     if split is not None and split not in schema.SPLITS:
         raise ConfigError(f"split: expected one of {', '.join(schema.SPLITS)}, got {split!r}")
-    dataset = Dataset(url, sidecars=sidecars)
+    dataset = Dataset(url, sidecars=sidecars, timeout=timeout)
     if selection:
         chosen = read_selection(dataset.folder)
         check_selection(dataset, chosen)
@@ -58,10 +63,10 @@ class Dataset:
     Times are ns from a clip's start. Raises DatasetError if it is not finished, damaged, or newer than this code.
     """
 
-    def __init__(self, url: str, *, sidecars: Sequence[str] | None = None) -> None:
+    def __init__(self, url: str, *, sidecars: Sequence[str] | None = None, timeout: float = TIMEOUT) -> None:
         self.url = str(url)
         self._sidecar_names = sidecars
-        self.reader = ShardReader(self.url)
+        self.reader = ShardReader(self.url, timeout=timeout)
         try:
             data = self.folder.read("dataset.json")
         except FileNotFoundError as error:
@@ -353,13 +358,26 @@ def decode_sound(where: str, data: bytes, duration_ns: int) -> Int16[np.ndarray,
 
     A decoder that finds no frame in damaged bytes gives no samples and no error.
     """
+    return sound_part(where, open_sound(where, data, duration_ns), 0)
+
+
+def open_sound(where: str, data: bytes, duration_ns: int) -> FlacSamples:
+    """A clip's flac, to read parts of. Raises DatasetError if it is none or does not last as long as the clip."""
     try:
-        samples = decode_flac(data)
+        sound = FlacSamples(data)
     except Exception as error:  # decoders have many kinds
         raise DatasetError(f"{where} is damaged ({type(error).__name__}: {error}).") from error
-    if abs(len(samples) - ns_to_samples(duration_ns)) > 1:
-        raise DatasetError(f"{where} is damaged: {len(samples)} samples for {duration_ns / NS:.3f} s.")
-    return samples
+    if abs(len(sound) - ns_to_samples(duration_ns)) > 1:
+        raise DatasetError(f"{where} is damaged: {len(sound)} samples for {duration_ns / NS:.3f} s.")
+    return sound
+
+
+def sound_part(where: str, sound: FlacSamples, first: int, count: int = -1) -> Int16[np.ndarray, " samples"]:
+    """Samples of an open flac, as `FlacSamples.get`. Raises DatasetError if they cannot be decoded."""
+    try:
+        return sound.get(first, count)
+    except Exception as error:  # decoders have many kinds
+        raise DatasetError(f"{where} is damaged ({type(error).__name__}: {error}).") from error
 
 
 def decode(member: str, data: bytes) -> Any:

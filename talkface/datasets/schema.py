@@ -210,8 +210,10 @@ MEMBERS: Final = pa.schema(
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
+        ("crc32", pa.uint32()),
     ]
 )
+"""``crc32`` is of the member's bytes; datasets made before it was added lack the column, and are read unchecked."""
 
 
 def clips_schema(scores: Sequence[ScoreSpec]) -> pa.Schema:

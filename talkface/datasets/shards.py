@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt32
 
 from talkface.clip import ColumnSpec
 from talkface.errors import DatasetError
-from talkface.store import Folder
+from talkface.store import TIMEOUT, Folder
 
 GAP = 1 << 16
 """Bytes that nobody asked for are read along where they part two wanted members by no more than this."""
@@ -33,6 +34,7 @@ class Wanted:
     member: str
     offset: int
     size: int
+    crc32: int | None = None
 
     @property
     def name(self) -> str:
@@ -41,7 +43,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Places:
-    """Offset and size of every member of every clip, as two arrays; clips in the order of clips.parquet."""
+    """Offset, size and CRC-32 of every member of every clip, as arrays; clips in the order of clips.parquet.
+
+    ``crc32`` is None for a dataset made before the manifest had it.
+    """
 
     url: str
     keys: pa.Array
@@ -49,6 +54,7 @@ class Places:
     members: tuple[str, ...]
     offsets: Int64[np.ndarray, "clips members"]
     sizes: Int64[np.ndarray, "clips members"]
+    crc32: UInt32[np.ndarray, "clips members"] | None = None
 
     @classmethod
     def of(cls, url: str, clips: pa.Table, table: pa.Table, members: tuple[str, ...]) -> "Places":
@@ -71,7 +77,9 @@ class Places:
                 f"Run: toolkit verify --repair {url}"
             )
         offsets, sizes = (table.column(c).to_numpy().reshape(shape) for c in ("offset", "size"))
-        return cls(url, keys, shards, members, offsets, sizes)
+        has_crc = "crc32" in table.column_names and table.column("crc32").null_count == 0
+        crc32 = table.column("crc32").to_numpy().reshape(shape) if has_crc else None
+        return cls(url, keys, shards, members, offsets, sizes, crc32)
 
     def wanted(self, row: int, member: str) -> Wanted:
         """A member of the clip in ``row``. Raises DatasetError if the dataset has no such member."""
@@ -81,19 +89,22 @@ class Places:
                 f"{self.url}: no member {member!r} of clip {key!r}; there are: {', '.join(self.members)}"
             )
         at = row, self.members.index(member)
-        return Wanted(self.shards[row].as_py(), key, member, int(self.offsets[at]), int(self.sizes[at]))
+        crc32 = None if self.crc32 is None else int(self.crc32[at])
+        return Wanted(self.shards[row].as_py(), key, member, int(self.offsets[at]), int(self.sizes[at]), crc32)
 
 
 class ShardReader:
     """Reads members out of the shards of a dataset.
 
     Nothing is open until something is read, and every process opens for itself: safe to pickle and to fork. What is
-    read is checked against the tar's own headers, so that a manifest older than its shards is noticed. ``gap`` is how
-    many bytes that nobody asked for may lie between what is read in one go; less than a block reads no other member.
+    read is checked against the tar's own headers, so that a manifest older than its shards is noticed, and against the
+    manifest's CRC-32, so that no changed byte gets through. ``gap`` is how many bytes that nobody asked for may lie
+    between what is read in one go; less than a block reads no other member. ``timeout`` is for how many seconds a
+    server may be silent.
     """
 
-    def __init__(self, url: str, gap: int = GAP) -> None:
-        self.url, self.gap = url, gap
+    def __init__(self, url: str, gap: int = GAP, timeout: float = TIMEOUT) -> None:
+        self.url, self.gap, self.timeout = url, gap, timeout
         self._reset()
 
     def _reset(self) -> None:
@@ -103,7 +114,7 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "gap": self.gap}
+        return {"url": self.url, "gap": self.gap, "timeout": self.timeout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -114,7 +125,7 @@ class ShardReader:
         if self._pid != os.getpid():
             self._reset()
         if self._folder is None:
-            self._folder = Folder(self.url)
+            self._folder = Folder(self.url, self.timeout)
         return self._folder
 
     def close(self) -> None:
@@ -171,10 +182,8 @@ class ShardReader:
         """One member out of the bytes that start at ``low``, checked against its header."""
         where = f"{wanted.shard}: {wanted.name}"
         repair = f"Run: toolkit verify --repair {self.url}"
-        if isinstance(data, FileNotFoundError):
-            return DatasetError(f"{where}: the shard is missing. {repair}")
         if isinstance(data, Exception):
-            return DatasetError(f"{where}: cannot be read ({type(data).__name__}: {data}).")
+            return _not_read(where, data, repair)
         start = wanted.offset - low
         header, body = data[start - BLOCKSIZE : start], data[start : start + wanted.size]
         if len(header) < BLOCKSIZE or len(body) < wanted.size:
@@ -186,7 +195,17 @@ class ShardReader:
                 f"{where} is not where the manifest has it: the manifest and its shards are of different builds, or "
                 f"damaged. {repair}"
             )
+        if wanted.crc32 is not None and zlib.crc32(body) != wanted.crc32:
+            return DatasetError(f"{where} is damaged: its bytes are not those that were written. {repair}")
         return body
+
+
+def _not_read(where: str, error: Exception, repair: str) -> DatasetError:
+    if isinstance(error, FileNotFoundError):
+        return DatasetError(f"{where}: the shard is missing. {repair}")
+    if isinstance(error, TimeoutError):
+        return DatasetError(f"{where}: the server stopped answering ({error}). Try again.")
+    return DatasetError(f"{where}: cannot be read ({type(error).__name__}: {error}).")
 
 
 def column_view(wanted: Wanted, data: bytes, spec: ColumnSpec, frames: int | None) -> np.ndarray:

@@ -382,7 +382,7 @@ class _Job:
             for key, members in self._samples(rows, kept):
                 for member, data in members.items():
                     at = tar.add(f"{key}.{member}", data)
-                    placed.append({"key": key, "member": member, "shard": shard, "offset": at.offset, "size": at.size})
+                    placed.append({"key": key, "member": member, "shard": shard, **at.place()})
             tar.close()
         return placed, {"bytes": tar.bytes, "sha256": tar.sha256}
 

@@ -1,6 +1,7 @@
 """Does a dataset on disk hold what its manifests promise? And if not: make it anew from its packs."""
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,6 +116,8 @@ def _check_samples(dataset: Dataset, shard: str, samples: list[tuple[str, Member
         for ext, (offset, data) in members.items():
             if dataset.places.get(key, {}).get(ext) != (shard, offset, len(data)):
                 yield Problem(f"{where}.{ext}", "members.parquet has it elsewhere")
+            elif dataset.wanted(dataset.row(key), ext).crc32 not in (None, zlib.crc32(data)):
+                yield Problem(f"{where}.{ext}", "its CRC-32 is not that of members.parquet")
         try:
             check_values({ext: decode(ext, data) for ext, (_, data) in members.items()}, dataset.info)
         except (AssertionError, ValueError, KeyError, TypeError, EOFError, MemoryError) as error:

@@ -15,14 +15,20 @@ from jaxtyping import Float, Float32, Int16, Int64, UInt8
 from talkface.clip import NS, ColumnSpec, finite_rows, ns_to_samples
 from talkface.datasets import schema
 from talkface.datasets.augment import ON_PICTURE, check_mirror, light, mirror
-from talkface.datasets.reader import Dataset, Sample, clock_of, decode_sound
+from talkface.datasets.reader import Dataset, Sample, clock_of, open_sound, sound_part
 from talkface.datasets.resample import resample_column
 from talkface.errors import ConfigError, DatasetError
-from talkface.media import ClipFrames
+from talkface.media import ClipFrames, FlacSamples
 from talkface.vocab import SAMPLE_RATE
 
 SLACK_NS = 1_000_000
 """Containers round to milliseconds: a frame due in a clip's last millisecond is not counted as part of it."""
+
+DECODER_BYTES = 4_000_000
+"""What an open decoder of a 512 x 512 crop holds."""
+
+SMALL = 64
+"""Columns with up to so many numbers a row are put on a task's clock for a whole clip at once."""
 
 Pad = Literal["never", "short", "tail"]
 
@@ -78,12 +84,28 @@ class ClipData:
         self.bytes = sum(map(len, data.values()))
         self._media = {m: data[m] for m in ("json", "mp4", "flac") if m in data}
 
+        self._on_grid: dict[tuple[str, tuple[int, int]], np.ndarray] = {}
+
     @cached_property
-    def sound(self) -> Int16[np.ndarray, " samples"]:
-        """16 kHz mono int16."""
-        samples = decode_sound(f"{self.shard}: {self.key}.flac", self._media["flac"], self.duration_ns)
-        self.bytes += samples.nbytes
-        return samples
+    def _sound(self) -> FlacSamples:
+        return open_sound(f"{self.shard}: {self.key}.flac", self._media["flac"], self.duration_ns)
+
+    def sound(self, first: int, count: int) -> Int16[np.ndarray, " samples"]:
+        """``count`` samples, 16 kHz mono int16, from ``first`` on; fewer at the clip's end."""
+        return sound_part(f"{self.shard}: {self.key}.flac", self._sound, first, count)
+
+    def on_grid(self, name: str, rate: tuple[int, int], n: int) -> np.ndarray:
+        """A column at the clip's ``n`` frames at a task's rate, held in memory: all windows are slices of it."""
+        if (name, rate) not in self._on_grid:
+            self._on_grid[name, rate] = self.at(name, _grid_ns(np.arange(n, dtype=np.int64), rate))
+            self.bytes += self._on_grid[name, rate].nbytes
+        return self._on_grid[name, rate]
+
+    def at(self, name: str, times_ns: Int64[np.ndarray, " times"]) -> np.ndarray:
+        """A column at any times."""
+        spec, values = self.specs[schema.member_name(name)], self.columns[name]
+        clock, hold = clock_of(spec, values, self.columns["pts"], self.duration_ns)
+        return resample_column(spec, values, clock, times_ns, hold_ns=hold)
 
     @cached_property
     def crop(self) -> Float[np.ndarray, "2 3"]:
@@ -93,13 +115,18 @@ class ClipData:
         except (ValueError, KeyError) as error:
             raise self._damaged("json", error) from error
 
-    def frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "n side side 3"]:
-        """Frames of the crop's video by index, RGB."""
+    def frames(self, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
+        """Frames of the crop's video by rising index, RGB."""
         try:
             # 16 frames in a row: PyAV is three times as fast as decord, which also holds on to a gigabyte.
-            return ClipFrames(self._media["mp4"], backend="av").get(indices)
+            yield from self._frames.each(indices)
         except Exception as error:  # decoders have many kinds, decord's own among them
             raise self._damaged("mp4", error) from error
+
+    @cached_property
+    def _frames(self) -> ClipFrames:
+        self.bytes += DECODER_BYTES
+        return ClipFrames(self._media["mp4"], backend="av")
 
     def _damaged(self, member: str, error: Exception) -> DatasetError:
         return DatasetError(f"{self.shard}: {self.key}.{member} is damaged ({type(error).__name__}: {error}).")
@@ -218,13 +245,13 @@ class Windows:
 
     def times_ns(self, first: int) -> Int64[np.ndarray, " length"]:
         """Times of a window's frames from its clip's start; no rounding error adds up."""
-        top, bottom = self._rate
-        return np.arange(first, first + self.length, dtype=np.int64) * (NS * bottom) // top
+        return _grid_ns(np.arange(first, first + self.length, dtype=np.int64), self._rate)
 
     def cut(self, clip: ClipData, first: int, rng: np.random.Generator) -> Sample:
         """The window that starts with frame ``first`` at the task's rate."""
         times = self.times_ns(first)
-        inside = np.arange(first, first + self.length) < self.n_frames(np.array([clip.duration_ns]))[0]
+        n = int(self.n_frames(np.array([clip.duration_ns]))[0])
+        inside = np.arange(first, first + self.length) < n
         window: Sample = {"key": clip.key, "times_ns": times}
         valid = inside.copy()
         for name in self.columns:
@@ -234,9 +261,7 @@ class Windows:
             elif spec.clock == "sound" and self.sound_rows == "native":
                 window[name] = self._sound_rows(spec, values, int(times[0]))
             else:
-                clock, hold = clock_of(spec, values, clip.columns["pts"], clip.duration_ns)
-                window[name] = resample_column(spec, values, clock, times, hold_ns=hold)
-                window[name][~inside] = np.nan if window[name].dtype.kind == "f" else 0
+                window[name] = self._column(clip, name, times, first, n)
                 if spec.clock == "frame" and window[name].dtype.kind == "f":
                     valid &= finite_rows(window[name])
         window["valid"] = valid
@@ -254,6 +279,17 @@ class Windows:
                     window[name] = np.nan_to_num(window[name], nan=self.fill)
         return window
 
+    def _column(self, clip: ClipData, name: str, times: np.ndarray, first: int, n: int) -> np.ndarray:
+        """A column at the window's times, missing outside of the clip's ``n`` frames."""
+        spec = clip.specs[schema.member_name(name)]
+        if np.prod(spec.shape, dtype=int) <= SMALL:
+            part = clip.on_grid(name, self._rate, n)[first : first + self.length]
+        else:
+            part = clip.at(name, times[: max(n - first, 0)])
+        out = np.full((self.length, *part.shape[1:]), np.nan if part.dtype.kind == "f" else 0, part.dtype)
+        out[: len(part)] = part
+        return out
+
     def _sound_rows(self, spec: ColumnSpec, values: np.ndarray, start_ns: int) -> np.ndarray:
         first = round((start_ns / NS - spec.first_seconds) * spec.rate)
         count = round(self.length / self.fps * spec.rate)
@@ -265,8 +301,8 @@ class Windows:
     def _sound(self, clip: ClipData, start_ns: int) -> Float32[np.ndarray, " samples"]:
         first = ns_to_samples(start_ns)
         out = np.zeros(round(self.length / self.fps * SAMPLE_RATE), np.float32)
-        part = clip.sound[first : first + len(out)]
-        out[: len(part)] = part / np.float32(32768)
+        part = clip.sound(first, len(out))
+        np.multiply(part, np.float32(1 / 32768), out=out[: len(part)])
         return out
 
     def _add_pictures(self, window: Sample, clip: ClipData, inside: np.ndarray, rng: np.random.Generator) -> None:
@@ -276,14 +312,16 @@ class Windows:
         index = nearest(pts, window["times_ns"])
         index[~inside] = -1
         different, place = np.unique(index[inside], return_inverse=True)
-        frames = clip.frames(different.tolist())
-        x, y, side = self.pictures.square(frames.shape[1], rng)
-        small = [_resize(f[y : y + side, x : x + side], size) for f in frames]
-        window["frames"] = np.zeros((self.length, size, size, 3), np.uint8)
-        shown = np.stack(small)
+        shown = np.empty((len(different), size, size, 3), np.uint8)
+        for number, frame in enumerate(clip.frames(different.tolist())):
+            if number == 0:
+                x, y, side = self.pictures.square(len(frame), rng)
+            _resize(frame[y : y + side, x : x + side], shown[number])
         if self.pictures.light:
             shown = light(shown, self.pictures.light, rng)
-        window["frames"][inside] = shown[place]
+        if len(shown) < self.length:
+            shown = _spread(shown[place], inside)
+        window["frames"] = shown
         window["frame_index"] = index
         scale = size / side
         # Coordinates are continuous and the first pixel spans 0..1, so that sizes and coordinates scale alike.
@@ -314,12 +352,28 @@ def nearest(clock_ns: Int64[np.ndarray, " frames"], times_ns: Int64[np.ndarray, 
     return index
 
 
-def _resize(picture: UInt8[np.ndarray, "side side 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    smaller = size < picture.shape[0]
-    resized: np.ndarray = cv2.resize(
-        picture, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    )
-    return resized
+def _spread(frames: UInt8[np.ndarray, "n size size 3"], at: np.ndarray) -> UInt8[np.ndarray, "length size size 3"]:
+    """Frames where ``at`` is true, black elsewhere."""
+    out = np.zeros((len(at), *frames.shape[1:]), np.uint8)
+    out[at] = frames
+    return out
+
+
+def _resize(picture: UInt8[np.ndarray, "side side 3"], out: UInt8[np.ndarray, "size size 3"]) -> None:
+    """Fill ``out`` with the picture."""
+    size = len(out)
+    if size == len(picture):
+        out[:] = picture
+        return
+    smaller = size < len(picture)
+    cv2.resize(picture, (size, size), dst=out, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def _grid_ns(frames: Int64[np.ndarray, " n"], rate: tuple[int, int]) -> Int64[np.ndarray, " n"]:
+    """Times of frames at a rate from a clip's start; no rounding error adds up."""
+    top, bottom = rate
+    times: np.ndarray = frames * (NS * bottom) // top
+    return times
 
 
 class Companions:

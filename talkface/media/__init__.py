@@ -10,7 +10,7 @@ load. Nothing happens at import.
 """
 
 from talkface.media.container import decoders, may_pass, plain_errors, probe
-from talkface.media.flac import decode_flac, encode_flac
+from talkface.media.flac import FlacSamples, decode_flac, encode_flac
 from talkface.media.frames import ClipFrames
 from talkface.media.mux import with_sound
 from talkface.media.picture import Frame, VideoReader
@@ -19,6 +19,7 @@ from talkface.media.writer import VideoWriter
 
 __all__ = [
     "ClipFrames",
+    "FlacSamples",
     "Frame",
     "Sound",
     "VideoReader",

@@ -129,7 +129,7 @@ def test_pictures_are_the_nearest_in_time(filmed: Dataset) -> None:
     all_frames = Windows(length=1, fps=25).open(filmed, filmed.row(clip.key))
     assert all_frames.columns["pts"].shape == (50,)
     windows = Windows(length=9, fps=30, columns=("box",), pictures=Pictures(size=64), pad="tail")
-    whole = windows.open(filmed, filmed.row(clip.key)).frames(range(50))
+    whole = np.stack(list(windows.open(filmed, filmed.row(clip.key)).frames(range(50))))
     for window in windows.of(filmed, clip.key):
         inside = window["frame_index"] >= 0
         for i in np.flatnonzero(inside):
