@@ -1,11 +1,11 @@
 """Windows of fixed length at a task's frame rate, cut from clips on their native clocks."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -242,6 +242,21 @@ class Windows:
         clip = self.open(dataset, row)
         for first in self.plan(dataset.clips.slice(row, 1)).first.tolist():
             yield self.cut(clip, first, rng or np.random.default_rng(0))
+
+    def of_samples(
+        self, dataset: Dataset, samples: Iterable[Mapping[str, Any]], rng: np.random.Generator | None = None
+    ) -> Iterator[Sample]:
+        """All windows of raw samples (members as bytes, and ``__key__``), as plain webdataset gives them.
+
+        Samples of clips that ``dataset`` does not show are passed over. ``rng`` as in `of`.
+        """
+        specs, members = self.specs(dataset), self.members(dataset)
+        for sample in samples:
+            if sample["__key__"] in dataset:
+                row = dataset.row(sample["__key__"])
+                clip = ClipData(dataset, row, {m: sample[m] for m in members}, specs)
+                for first in self.plan(dataset.clips.slice(row, 1)).first.tolist():
+                    yield self.cut(clip, first, rng or np.random.default_rng(0))
 
     def times_ns(self, first: int) -> Int64[np.ndarray, " length"]:
         """Times of a window's frames from its clip's start; no rounding error adds up."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -424,11 +425,39 @@ def test_what_cannot_be_is_said(dataset: Dataset) -> None:
 
 def test_the_pages_example_runs(tmp_path: Path) -> None:
     make(tmp_path / "dataset", CLIPS)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)[0]
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("torch.Size([2, 8, 52]) torch.Size([2, 26, 4])") == result.stdout.count("\n") > 9
     assert "happy" in result.stdout and "sad" not in result.stdout
+
+
+def test_plain_webdataset_gives_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's second example, and what it reads, against ours."""
+    make(tmp_path / "dataset", CLIPS)
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)[1]
+    ran: dict[str, Any] = {}
+    exec(code, ran)
+    dataset, windows, plain = ran["dataset"], ran["windows"], ran["plain"]
+    decoded = list(plain.decode())
+    assert [sample["__key__"] for sample in decoded] == dataset.keys()
+    for sample in decoded:
+        for member, value in dataset.sample(sample["__key__"]).items():
+            assert identical(sample[member], value), member
+    theirs = list(plain.compose(partial(windows.of_samples, dataset)))
+    ours = [window for key in dataset.keys() for window in windows.of(dataset, key)]  # noqa: SIM118
+    assert len(theirs) == len(ours) == len(ran["seen"]) > 9
+    for one, other in zip(theirs, ours, strict=True):
+        assert set(one) == set(other) and all(identical(one[name], other[name]) for name in one)
+    first = dataset.where(pc.field("key") == dataset.keys()[0])
+    assert {w["key"] for w in plain.compose(partial(windows.of_samples, first))} == set(first.keys())
+
+
+def identical(one: Any, other: Any) -> bool:
+    if not isinstance(one, np.ndarray):
+        return bool(one == other)
+    return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
 
 
 def test_ranks_are_those_of_torch(dataset: Dataset, tmp_path: Path) -> None:
