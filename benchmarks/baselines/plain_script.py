@@ -34,7 +34,7 @@ def find_ffmpeg() -> str:
     if on_path:
         return on_path
     try:
-        import imageio_ffmpeg  # noqa: PLC0415
+        import imageio_ffmpeg
     except ImportError:
         raise SystemExit("plain_script: no ffmpeg on the path. Install it, or `pip install imageio-ffmpeg`.") from None
     return imageio_ffmpeg.get_ffmpeg_exe()
