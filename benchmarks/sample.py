@@ -11,12 +11,14 @@ import time
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--sample-presets", default="tiny,paper", help="networks, by preset of emodiff")
     group.add_argument("--sample-seconds", type=float, default=1.28, help="length of the sound")
+    group.add_argument("--sample-threads", type=int, default=1, help="threads of PyTorch")
     group.add_argument("--sample-variants", type=int, default=1, help="motions drawn at once")
 
 
 def main(options: argparse.Namespace) -> None:
     import torch
 
+    torch.set_num_threads(options.sample_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{options.sample_seconds} s of sound, {options.sample_variants} at once, guidance 0.15, {device}\n")
     print("| network | sampler | steps | x real time | peak memory |\n|---|---|---|---|---|")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline, worker_count
+from talkface.commands._options import ModelsDir, Offline
 
 
 def command(
@@ -26,6 +26,7 @@ def command(
     models: ModelsDir = None,
     offline: Offline = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of PyTorch on a CPU; more help large networks.")] = 1,
 ) -> None:
     """Make motion for a sound, in the style of a clip or a label.
 
@@ -44,7 +45,7 @@ def command(
 
     if out.suffix not in (".npz", ".csv"):
         raise ConfigError(f"--out {out}: expected a name ending in .npz or .csv.")
-    torch.set_num_threads(worker_count(None))
+    torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     settings = {"sampler": scheduler, "steps": steps, "guidance": guidance}
     how = parse(Sampling, settings, where="sample")
