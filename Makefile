@@ -25,6 +25,10 @@ $(S3SERVER): tests/s3server.txt | $(READY)
 	.venv/s3server/bin/python -m pip install --quiet --requirement tests/s3server.txt
 	touch $(S3SERVER)
 
+# Small models are quickest on one thread.
+DEMO_RUN := --preset tiny --set training.steps=150 --data demo/dataset --hold-out none --cpu --workers 0 --threads 1
+DEMO_SOUND := demo/videos/W021/video/front/fear/level_3/001.mp4
+
 # The main job on synthetic faces, offline. One file of the input is no video on purpose, hence exit code 3.
 demo: $(READY)
 	rm -rf demo
@@ -34,9 +38,16 @@ demo: $(READY)
 	$(BIN)/toolkit stats demo/dataset
 	$(BIN)/toolkit why demo/dataset M012/video/front/neutral/level_1/001.mp4
 	$(BIN)/toolkit sheet demo/dataset --out demo/sheet.png
+	$(BIN)/toolkit report demo/dataset --out demo/report.html
+	$(BIN)/toolkit train emodiff $(DEMO_RUN) --out demo/runs/emodiff
+	$(BIN)/toolkit train lip $(DEMO_RUN) --out demo/runs/lip
+	$(BIN)/toolkit sample --run demo/runs/emodiff --lip demo/runs/lip --audio $(DEMO_SOUND) \
+		--data demo/dataset --emotion happy --out demo/talk.npz --cpu --offline
+	$(BIN)/toolkit render demo/talk.npz --audio $(DEMO_SOUND) --out demo/talk.mp4 --sheet demo/talk.png --offline
 	@echo
-	@echo 'Made demo/dataset (shards, manifests, README.md) from the synthetic clips in demo/videos.'
-	@echo 'Look at demo/sheet.png, then point it at your own folder:'
+	@echo 'Made demo/dataset (shards, manifests, README.md) from the synthetic clips in demo/videos, a tiny EmoDiff and lip'
+	@echo 'model trained on it, and demo/talk.mp4, in which a new face says what an old one said, happily.'
+	@echo 'Look at demo/sheet.png, demo/report.html and demo/talk.png, then point it at your own folder:'
 	@echo '    $(BIN)/toolkit ingest FOLDER --out DATASET'
 
 # The page of `toolkit view` is tested in a real browser: installed where that is possible, else its tests are skipped.
