@@ -76,11 +76,15 @@ def _needed(kind: str) -> tuple[str, ...]:
     return ("arkit.npy", "head.npy", "flac") if kind == "motion" else ("mp4",)
 
 
+def _shards(home: Path) -> list[Path]:
+    return sorted(p for p in (home / "dataset").glob("*/*.tar") if p.parent.name in ("train", "val", "test"))
+
+
 def webdataset(home: Path, kind: str, workers: int) -> Iterable[Any]:
     """Plain webdataset on talkface's own shards; members that a window does not need are not decoded."""
     import webdataset as wds
 
-    shards = [f"file:{p}" for p in sorted((home / "dataset").glob("*/*.tar"))]
+    shards = [f"file:{p}" for p in _shards(home)]
     needed = _needed(kind)
     samples = wds.WebDataset(
         shards, shardshuffle=100, select_files=lambda name: name.partition(".")[2] in needed, nodesplitter=None
@@ -112,7 +116,7 @@ class _Streamed:
 
 def hugging_face(home: Path, kind: str, workers: int) -> Iterable[Any]:
     """Hugging Face ``datasets``, streaming the same shards."""
-    return _batches(_Streamed([str(p) for p in sorted((home / "dataset").glob("*/*.tar"))], kind), kind, workers)
+    return _batches(_Streamed([str(p) for p in _shards(home)], kind), kind, workers)
 
 
 def mds(home: Path, kind: str, workers: int) -> Iterable[Any]:

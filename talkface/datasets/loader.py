@@ -82,6 +82,8 @@ class Loader(IterableDataset[Batch]):
         self.skipped = 0
         self._check()
         self._companions = Companions(dataset.clips, self.by) if self.by else None
+        self._draws = bool(self.by or windows.mirror or windows.pictures)
+        self._idle = np.random.default_rng(0)  # making a generator takes as long as cutting a column
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._next = 0
         self._begun = False
@@ -278,7 +280,7 @@ class Loader(IterableDataset[Batch]):
         """What stands at a position of the order; all that is random about it depends on the position alone."""
         window = int(order[position % len(order)])
         row, first = int(self.plan.clip[window]), int(self.plan.first[window])
-        draw = np.random.default_rng((self.seed, epoch, position))
+        draw = np.random.default_rng((self.seed, epoch, position)) if self._draws else self._idle
         other = None if self._companions is None else self._companions.draw(row, draw)
         return _Drawn(row, first, other, draw, position >= len(order))
 

@@ -193,8 +193,14 @@ class Windows:
 
     def n_frames(self, duration_ns: Int64[np.ndarray, " clips"]) -> Int64[np.ndarray, " clips"]:
         """How many frames at the task's rate fall into clips of these durations; at least one."""
+        return np.maximum(self._due(duration_ns), 1)
+
+    def _n_frames(self, duration_ns: int) -> int:
+        return max(self._due(duration_ns), 1)
+
+    def _due(self, duration_ns: Any) -> Any:
         top, bottom = self._rate
-        return np.maximum(-((SLACK_NS - duration_ns) * top // (NS * bottom)), 1)
+        return -((SLACK_NS - duration_ns) * top // (NS * bottom))
 
     def plan(self, clips: pa.Table) -> WindowPlan:
         """The windows of each row of a clips table, in its order; needs nothing but the table."""
@@ -265,7 +271,7 @@ class Windows:
     def cut(self, clip: ClipData, first: int, rng: np.random.Generator) -> Sample:
         """The window that starts with frame ``first`` at the task's rate."""
         times = self.times_ns(first)
-        n = int(self.n_frames(np.array([clip.duration_ns]))[0])
+        n = self._n_frames(clip.duration_ns)
         inside = np.arange(first, first + self.length) < n
         window: Sample = {"key": clip.key, "times_ns": times}
         valid = inside.copy()
