@@ -27,7 +27,11 @@ from talkface.config import Ingest
 
 if TYPE_CHECKING:
     from talkface.datasets.build import Plan
+    from talkface.datasets.schema import DatasetInfo
     from talkface.ingest.job import IngestResult
+    from talkface.ingest.scan import ScanResult
+    from talkface.store import Folder
+    from talkface.weights import Models
 
 
 def command(
@@ -54,14 +58,14 @@ def command(
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
     from talkface.annotate.base import require_licence
-    from talkface.console import console, print_ingest, print_stale, progress_bar
-    from talkface.datasets.build import DamagedPack, build, refuse_foreign, refuse_to_lose
+    from talkface.console import console, print_ingest, print_stale
+    from talkface.datasets.build import refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.pipeline import make_annotators, settings_fingerprint
     from talkface.ingest.scan import scan
     from talkface.licences import require_sources
-    from talkface.store import PACKS, Folder
+    from talkface.store import Folder
     from talkface.weights import Models
 
     settings = moving_sound(settings_of(config, layout, with_, video), fix_offset)
@@ -80,24 +84,7 @@ def command(
         names = doubles | {s.name for s in scanned.sources}
         unread = {r.source: r.message for r in scanned.rejects if r.reason == "storage"}
         refuse_to_lose(folder, names, settings_fingerprint(settings.pack, store), replace=replace, unread=unread)
-        redone = set[str]()
-        while True:
-            try:
-                with progress_bar() as observe:
-                    result = job.ingest(
-                        scanned, folder, settings, store, workers=count, scheduler=scheduler, observe=observe
-                    )
-                info = build(folder, plan_of(result, settings))
-                break
-            except KeyboardInterrupt:
-                typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
-                raise typer.Exit(INTERRUPTED) from None
-            except DamagedPack as damage:
-                if damage.pack in redone:
-                    raise
-                typer.echo(f"{damage}", err=True)
-                redone.add(damage.pack)
-                folder.remove(f"{PACKS}/{damage.pack}.json")
+        result, info = _ingest_and_build(scanned, folder, settings, store, count, scheduler)
         folder.write("run.json", json.dumps(job.run_report(result), indent=1).encode())
     dataset = Dataset(out)
     rejects = dataset.table("rejects").to_pylist()
@@ -106,6 +93,34 @@ def command(
     unused = any(not s["clips"] for s in dataset.table("sources").to_pylist())
     undecoded = any(r["stage"] in ("scan", "decode") for r in rejects)
     raise typer.Exit(FAILED if result.failures else SOME_REJECTED if unused or undecoded else OK)
+
+
+def _ingest_and_build(
+    scanned: "ScanResult", folder: "Folder", settings: Ingest, store: "Models", workers: int, scheduler: str | None
+) -> tuple["IngestResult", "DatasetInfo"]:
+    """Make what packs are missing, then the dataset; a pack that turns out to be damaged is made once more."""
+    from talkface.console import progress_bar
+    from talkface.datasets.build import DamagedPack, build
+    from talkface.ingest import job
+    from talkface.store import PACKS
+
+    redone = set[str]()
+    while True:
+        try:
+            with progress_bar() as observe:
+                result = job.ingest(
+                    scanned, folder, settings, store, workers=workers, scheduler=scheduler, observe=observe
+                )
+            return result, build(folder, plan_of(result, settings))
+        except KeyboardInterrupt:
+            typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except DamagedPack as damage:
+            if damage.pack in redone:
+                raise
+            typer.echo(f"{damage}", err=True)
+            redone.add(damage.pack)
+            folder.remove(f"{PACKS}/{damage.pack}.json")
 
 
 def moving_sound(settings: Ingest, fix_offset: bool) -> Ingest:
