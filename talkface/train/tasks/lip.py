@@ -60,6 +60,7 @@ class LipConfig(TaskConfig):
     hidden: int = Field(256, ge=8, description="width of the LSTM")
     layers: int = Field(3, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    distance: Literal["l1", "l2"] = Field("l1", description="of shapes and of their changes; l2 is in deviations")
     velocity: float = Field(10.0, ge=0, description="weight of the error of frame-to-frame changes")
     sync: float = Field(0.03, ge=0, description="weight of the sync expert's loss")
     sync_run: str = Field("", description="run of sync_expert that judges; empty: none does")
@@ -155,10 +156,13 @@ class Task:
         return sound, style, mouth[:, middle], known[:, middle], neutral
 
     def error(self, made: torch.Tensor, mouth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Mean L1 of the shapes and, weighted, of their changes, over what is known; 0 where nothing is."""
-        shapes = _mean((made - mouth).abs(), known)
-        both = known[:, 1:] & known[:, :-1]
-        return shapes + self.config.velocity * _mean((made.diff(dim=1) - mouth.diff(dim=1)).abs(), both)
+        """Mean distance of the shapes and, weighted, of their changes, over what is known; 0 where nothing is."""
+        off = made - mouth
+        changes, both = off.diff(dim=1), known[:, 1:] & known[:, :-1]
+        if self.config.distance == "l2":
+            std = torch.tensor(self.facts["mouth"]["std"], device=off.device)
+            return _mean((off / std) ** 2, known) + self.config.velocity * _mean((changes / std) ** 2, both)
+        return _mean(off.abs(), known) + self.config.velocity * _mean(changes.abs(), both)
 
     def judge(
         self, refined: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], sound: torch.Tensor
