@@ -107,6 +107,14 @@ def test_kill_nine_twenty_times_and_the_bytes_are_the_same(videos: Path, toolkit
     assert died >= 10, f"only {died} of 20 kills hit a running process"
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of a run's workers, and still there."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def kill_something(process: subprocess.Popen[bytes], rng: random.Random, packs: Path, units: int) -> bool:
     """Kill -9 the run or one of its workers once some units are done; wait for the end. False if it had ended."""
     wanted = rng.randrange(units)
@@ -116,7 +124,7 @@ def kill_something(process: subprocess.Popen[bytes], rng: random.Random, packs: 
     if process.poll() is not None:
         return False
     children = psutil.Process(process.pid).children(recursive=True)
-    workers = [p.pid for p in children if "spawn_main" in " ".join(p.cmdline())]
+    workers = [p.pid for p in children if is_worker(p)]
     os.kill(rng.choice(workers) if workers and rng.random() < 0.5 else process.pid, signal.SIGKILL)
     process.wait(timeout=300)
     return True
