@@ -184,6 +184,7 @@ class Ranges(SimpleHTTPRequestHandler):
 def test_over_http_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     make(tmp_path / "d", CLIPS)
+    Ranges.sent.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         opened = open_dataset(f"http://127.0.0.1:{server.server_port}/d")
