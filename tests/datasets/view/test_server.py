@@ -234,7 +234,7 @@ def test_a_dataset_without_pictures_is_heard(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it_quietly(made: str) -> None:
     with serving(made) as served:
-        served.get("/")  # it answers: the address is printed just before it does
+        served.get("/api/dataset")  # it answers: the address is printed just before it does
         served.process.send_signal(signal.SIGINT)
         out, _ = served.process.communicate(timeout=30)
     assert "Traceback" not in out and served.process.returncode == 0
