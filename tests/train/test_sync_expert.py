@@ -132,7 +132,9 @@ def test_the_metric_takes_it(judge: Expert, strangers: str) -> None:
     dataset = Dataset(strangers)
     stranger = face(dataset, next(k for k in dataset.keys() if k.startswith("p2-neutral")))  # noqa: SIM118
     found = Metric().compute(Comparison(generated=[stranger], sync_expert=judge))
-    assert abs(found["sync_offset"]) <= 40 and found["sync_confidence"] > 0
+    assert found["sync_confidence"] > 0
+    # Syllables come every 0.3 s, so that the shift by a whole one fits nearly as well.
+    assert judge.distance(stranger, 0).mean() < found["sync_distance"] + 0.5 * found["sync_confidence"]
 
 
 def test_silence_and_short_clips_have_no_score(judge: Expert) -> None:
