@@ -61,7 +61,7 @@ test: $(READY) $(S3SERVER) browser
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # Loaders to compare with.
 $(RIVALS): benchmarks/rivals.txt | $(READY)

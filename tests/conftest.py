@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from threading import Thread
 from urllib.request import Request, urlopen
 
 import pytest
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 import tests.shapes
@@ -98,20 +100,32 @@ def toolkit() -> Toolkit:
     return run
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` fills: made once, whichever of pytest's processes asks first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not (done := folder.with_suffix(".done")).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Path:
     """The demo's synthetic clips."""
-    folder = tmp_path_factory.mktemp("synthetic") / "videos"
-    toolkit("synth", folder, "--seconds", "3")
-    return folder
+    return once(tmp_path_factory, "videos", lambda folder: print(toolkit("synth", folder, "--seconds", "3")))
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit, videos: Path) -> Path:
     """The demo's dataset, made offline with one worker; the demo holds one file that is no video."""
-    out = tmp_path_factory.mktemp("demo") / "dataset"
-    before = files_of(videos)
-    result = toolkit("ingest", videos, "--out", out, "--offline", "--workers", "1", code=3)
-    assert files_of(videos) == before, "the input was changed"
-    assert "PREVIEW" in result.stdout
-    return out
+
+    def make(out: Path) -> None:
+        before = files_of(videos)
+        result = toolkit("ingest", videos, "--out", out, "--offline", "--workers", "1", code=3)
+        assert files_of(videos) == before, "the input was changed"
+        assert "PREVIEW" in result.stdout
+
+    return once(tmp_path_factory, "demo", make)

@@ -38,13 +38,14 @@ def test_any_number_of_workers_gives_the_same_bytes(demo: Path, videos: Path, to
         assert files_of(tmp_path / name, but=NOT_DATA) == files_of(demo, but=NOT_DATA)
 
 
-def test_a_second_run_keeps_everything(demo: Path, videos: Path, toolkit: Toolkit) -> None:
-    before = files_of(demo, but=NOT_DATA)
-    packs = {p.name: p.stat().st_mtime_ns for p in (demo / "packs").glob("*.tar")}
-    result = toolkit("ingest", videos, "--out", demo, "--offline", "--workers", "1", code=3)
+def test_a_second_run_keeps_everything(demo: Path, videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(demo, tmp_path / "out"))
+    before = files_of(out, but=NOT_DATA)
+    packs = {p.name: p.stat().st_mtime_ns for p in (out / "packs").glob("*.tar")}
+    result = toolkit("ingest", videos, "--out", out, "--offline", "--workers", "1", code=3)
     assert "kept from an earlier run" in result.stdout
-    assert files_of(demo, but=NOT_DATA) == before
-    assert {p.name: p.stat().st_mtime_ns for p in (demo / "packs").glob("*.tar")} == packs
+    assert files_of(out, but=NOT_DATA) == before
+    assert {p.name: p.stat().st_mtime_ns for p in (out / "packs").glob("*.tar")} == packs
 
 
 def test_why_stats_sheet_and_json(demo: Path, toolkit: Toolkit, tmp_path: Path) -> None:
