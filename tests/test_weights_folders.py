@@ -2,6 +2,9 @@
 
 import hashlib
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -113,3 +116,22 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
     for name in ("no-such", "somebody/model", "somebody/model@main"):
         with pytest.raises(WeightsError, match=r"no model named .* any folder, and owner/name@commit"):
             models(tmp_path, entry()).weight(name)
+
+
+FETCH = """
+import sys
+from talkface.errors import WeightsError
+from talkface.weights import Models
+try:
+    Models(cache=sys.argv[1]).get("somebody/no-such-model@" + "0" * 40)
+except WeightsError as error:
+    print(error)
+"""
+
+
+def test_a_commit_that_cannot_be_fetched_says_so(tmp_path: Path, server: tuple[str, Path]) -> None:
+    """A hub that has no such model."""
+    environment = os.environ | {"HF_ENDPOINT": server[0], "HF_HOME": str(tmp_path / "hub")}
+    run = [sys.executable, "-c", FETCH, str(tmp_path / "cache")]
+    said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "no-such-model@0000" in said and "could not be downloaded: " in said and "give its folder" in said

