@@ -162,22 +162,44 @@ class Folder:
     def lock(self) -> Iterator[None]:
         """Keep a second writer out of a local folder; released by the system when this process ends in any way.
 
-        Raises RunError if another process holds it.
+        A folder that is empty in the end goes as it came. Raises RunError if another process holds it.
         """
         if not self.is_local or fcntl is None:
             yield
             return
+        root = Path(self.root)
+        new = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
-            Path(self.root).mkdir(parents=True, exist_ok=True)
-            opened = Path(self.path(".lock")).open("wb")  # noqa: SIM115 (closed below)
+            root.mkdir(parents=True, exist_ok=True)
+            file = _locked(root / ".lock")
+        except BlockingIOError as error:
+            raise RunError(f"{self.url}: another toolkit is writing here. Wait for it or stop it.") from error
         except OSError as error:
             raise RunError(f"{self.url}: cannot be written ({error.strerror}). Choose another folder.") from error
-        with opened as file:
+        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"{self.url}: another toolkit is writing here. Wait for it or stop it.") from error
-            yield
+                yield
+            finally:
+                with suppress(OSError):
+                    (root / ".lock").unlink()
+                    for folder in new:
+                        folder.rmdir()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, locked. Raises BlockingIOError if another process holds it."""
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+            file.close()
+        except FileNotFoundError:
+            file.close()  # its holder removed it after it was opened here
+        except OSError:
+            file.close()
+            raise
 
 
 def _patience(url: str, seconds: float) -> dict[str, Any]:

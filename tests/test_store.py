@@ -102,6 +102,37 @@ def test_the_lock_keeps_a_second_writer_out_and_dies_with_its_holder(tmp_path: P
     pytest.fail("the lock outlived its holder")
 
 
+def test_a_lock_leaves_nothing_where_nothing_was(tmp_path: Path) -> None:
+    with Folder(tmp_path / "a" / "b").lock():
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with Folder(tmp_path / "mine" / "new").lock():
+        (tmp_path / "mine" / "new" / "kept").touch()
+    with Folder(tmp_path / "mine").lock():
+        pass
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept", "mine", "new"]
+
+
+def test_never_two_hold_a_lock_that_its_holders_remove(tmp_path: Path) -> None:
+    """Three processes take turns, each adding 1 to a number that it reads first."""
+    (tmp_path / "number").write_text("0")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from talkface.errors import RunError\nfrom talkface.store import Folder\n"
+        "number, done = Path(sys.argv[1]) / 'number', 0\n"
+        "while done < 100:\n"
+        "    try:\n"
+        "        with Folder(sys.argv[1]).lock():\n"
+        "            number.write_text(str(int(number.read_text()) + 1)); done += 1\n"
+        "    except RunError as error:\n"
+        "        assert 'another toolkit' in str(error), error\n"
+    )
+    takers = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(3)]
+    assert [taker.wait() for taker in takers] == [0] * 3
+    assert (tmp_path / "number").read_text() == "300"
+
+
 @given(st.dictionaries(NAMES, st.binary(max_size=2000), max_size=8))
 def test_a_tar_reads_back_here_and_in_tarfile_and_has_equal_bytes(members: dict[str, bytes]) -> None:
     def write() -> tuple[bytes, list[tuple[int, int]]]:

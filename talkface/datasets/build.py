@@ -139,12 +139,14 @@ def planned(folder: Folder, selection: Selection | None = None) -> Plan:
     Raises DatasetError if it is gone, or of another version.
     """
     try:
-        plan = _plan_from(json.loads(folder.read(PLAN)))
+        raw = json.loads(folder.read(PLAN))
     except (FileNotFoundError, ValueError) as error:
         raise DatasetError(
             f"{folder.url}: its packs are gone, so nothing can be rebuilt. Run the ingest again."
         ) from error
-    except (KeyError, TypeError) as error:
+    try:
+        plan = _plan_from(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(
             f"{folder.path(PLAN)}: written by another version of talkface. Run the ingest again."
         ) from error
@@ -215,12 +217,18 @@ def _plan_bytes(plan: Plan) -> bytes:
 
 
 def _plan_from(raw: dict[str, Any]) -> Plan:
+    """The plan that ``_plan_bytes`` wrote; some error of Python's or pydantic's if a build would miss something."""
     columns = [schema.column_from(c) for c in raw["columns"]]
     scores = [ScoreSpec(**s) for s in raw["scores"]]
     packs = [PackUse(**use) for use in raw["packs"]]
-    return Plan(
-        **raw | {"columns": columns, "scores": scores, "packs": packs, "build": Build.model_validate(raw["build"])}
-    )
+    marks = dict(raw.get("marks", {}))
+    known = {"columns": columns, "scores": scores, "packs": packs, "marks": marks}
+    plan = Plan(**raw | known | {"build": Build.model_validate(raw["build"])})
+    _info(plan, (), (), {})
+    _source_rows(plan, (), [dict(r) for r in plan.rejects])
+    for source in plan.sources:
+        _labelled(source, plan)
+    return plan
 
 
 def _remove_other_shards(folder: Folder, shards: Set[str]) -> None:
@@ -256,6 +264,8 @@ def _read_packs(folder: Folder, plan: Plan) -> _Contents:
         index = read_pack_index(packs, use.name)
         if index is None:
             raise DamagedPack(f"{packs.path(use.name)}.tar: missing or damaged. {AGAIN}", use.name)
+        if any(not {"members", "share", "status"} <= {*record, *index} for record in index["clips"]):
+            raise DamagedPack(f"{packs.path(use.name)}.json: of another version of talkface. {AGAIN}", use.name)
         for record in _numbered(index["clips"], counted, use.source):
             places = index["members"][record["key"]]
             made = _with_labels({**record, "key": use.prefix + record["key"]}, labelled[use.source])

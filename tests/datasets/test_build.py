@@ -1,7 +1,10 @@
 """Packs to shards: bytes, splits, thresholds, repair."""
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -87,6 +90,35 @@ def test_packs_that_no_longer_belong_go_after_a_build(dataset: Dataset) -> None:
     (packs / "old.json").write_bytes(b"{}")
     rebuild(dataset.folder)
     assert {p.name for p in packs.iterdir()} == {"plan.json", *(f"u{i}.{e}" for i in range(6) for e in ("tar", "json"))}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: [],
+        lambda plan: plan | {"packs": ["u0"]},
+        lambda plan: {k: v for k, v in plan.items() if k != "scores"},
+        lambda plan: plan | {"info": {}},
+        lambda plan: plan | {"marks": None},
+        lambda plan: plan | {"sources": [{k: v for k, v in s.items() if k != "camera"} for s in plan["sources"]]},
+        lambda plan: plan | {"build": plan["build"] | {"minutes": 1}},
+    ],
+)
+def test_a_plan_of_another_version_is_told_in_one_line(dataset: Dataset, change: Callable[[Any], Any]) -> None:
+    path = Path(dataset.folder.url) / "packs" / "plan.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(DatasetError, match=r"another version of talkface\. Run the ingest again"):
+        rebuild(dataset.folder)
+    assert len(Dataset(dataset.folder.url)) == 11, "nothing has been changed"
+
+
+def test_a_pack_of_another_version_is_told_in_one_line(dataset: Dataset) -> None:
+    path = Path(dataset.folder.url) / "packs" / "u3.json"
+    index = json.loads(path.read_text())
+    del index["clips"][0]["share"]
+    path.write_text(json.dumps(index))
+    with pytest.raises(DamagedPack, match=r"u3\.json: of another version"):
+        rebuild(dataset.folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
