@@ -17,6 +17,7 @@ import pytest
 
 from talkface.errors import WeightsError
 from talkface.weights import REGISTRY, VARIABLE, Models, Weight
+from tests.conftest import ROOT
 
 CONTENT = bytes(range(256)) * 4096
 """A megabyte, so that a download takes several reads."""
@@ -105,6 +106,33 @@ def test_registry_is_complete() -> None:
         if entry.kind in ("wheel", "package"):
             assert entry.module
             assert entry.install
+
+
+def test_the_page_lists_every_entry() -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    for name, entry in REGISTRY.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[3] == entry.licence, name
+        if entry.kind == "download":
+            size = entry.size or sum(part.size for part in entry.parts)
+            assert entry.filename in cells[1] and cells[4] == f"download, {size / 1e6:.1f} MB", name
+        if entry.kind == "registration":
+            assert entry.filename in cells[1] and f"]({entry.url})" in cells[4], name
+        if entry.kind == "wheel":
+            assert f"`{entry.install}`" in cells[4], name
+
+
+def test_list_says_size_licence_and_the_way_to_get_it(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "80"}
+    environment.pop(VARIABLE, None)
+    run = [sys.executable, "-m", "talkface.cli", "models", "list"]
+    said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert lines.keys() == REGISTRY.keys()
+    assert "377.6 MB  Apache-2.0  not here. " in lines["wav2vec"] and "models pull wav2vec" in lines["wav2vec"]
+    assert "any size  DECA licence" in lines["deca"] and "models add deca PATH" in lines["deca"]
+    assert lines["sync"].endswith("sync.npz") and " kB  Apache-2.0" in lines["sync"]
 
 
 def test_real_files_are_what_the_registry_says(models: Path) -> None:

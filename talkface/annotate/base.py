@@ -143,7 +143,10 @@ def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
     try:
         return [models.choose(group)[0] for group in annotator.weights]
     except WeightsError as error:
-        raise WeightsError(f"{annotator.name}: {error}. To go on without, leave {annotator.name} out.") from error
+        made = [*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)]
+        raise WeightsError(
+            f"{annotator.name}: {error}. To go on without {', '.join(made)}, leave {annotator.name} out."
+        ) from error
 
 
 def require_licence(annotators: Sequence[Annotator], models: Models, use: Use) -> None:

@@ -23,10 +23,15 @@ def models_list(models: ModelsDir = None) -> None:
         where = row.path or f"not here. {how_to_get(row.weight)}"
         state = "" if row.ok or not row.path else "  DAMAGED"
         console.print(
-            f"{row.weight.name}  {row.weight.size / 1e6:.1f} MB  {row.weight.licence}  {where}{state}",
+            f"{row.weight.name}  {size_of(row.size)}  {row.weight.licence}  {where}{state}",
             markup=False,
             soft_wrap=True,
         )
+
+
+def size_of(n_bytes: int) -> str:
+    """In words; 0 is a file whose size cannot be known before it is here."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.0f} kB" if n_bytes else "any size"
 
 
 @app.command("pull")

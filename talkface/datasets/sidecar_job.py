@@ -130,6 +130,7 @@ def annotate_dataset(
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
     require_licence(annotators, models, use)
     for annotator in annotators:
+        _refuse_moved_sound(annotator)
         chosen_weights(annotator, models)
     require_sources(use, {url: dataset.info.strictest_licence})
     return [
@@ -193,16 +194,19 @@ def _refuse_unfit(dataset: Dataset, name: str) -> None:
         raise ConfigError(f"{name} looks at the clips' pictures, and {dataset.url} was made without (--no-video).")
 
 
+def _refuse_moved_sound(annotator: Annotator) -> None:
+    if getattr(annotator.config, "fix_offset", False):
+        raise ConfigError(
+            f"{annotator.name}: fix_offset moves the sound of clips, which a finished dataset keeps as it is. "
+            "Run: toolkit ingest ... --fix-offset"
+        )
+
+
 class _Job:
     """One annotator over one dataset."""
 
     def __init__(self, dataset: Dataset, annotator: Annotator, models: Models) -> None:
         self.dataset, self.annotator, self.models = dataset, annotator, models
-        if getattr(annotator.config, "fix_offset", False):
-            raise ConfigError(
-                f"{annotator.name}: fix_offset moves the sound of clips, which a finished dataset keeps as it is. "
-                "Run: toolkit ingest ... --fix-offset"
-            )
         self.folder = dataset.folder
         self.name = annotator.name
         self.packs = Folder(packs_url(self.folder, self.name))

@@ -221,7 +221,8 @@ class Models:
     def _status(self, weight: Weight) -> Status:
         path = self._locate(weight)
         if path is None:
-            return Status(weight=weight, path=None, size=weight.size, ok=None)
+            size = weight.size or sum(part.size for part in weight.parts)
+            return Status(weight=weight, path=None, size=size, ok=None)
         try:
             self._check(weight, path)
         except WeightsError:
