@@ -39,4 +39,5 @@ def bar(what: str, total: float, unit: str, *, done: float = 0.0, **more: Any) -
 def advance(shown: tqdm, to: float, more: str = "") -> None:
     """Move the bar to ``to``, with ``more`` behind it."""
     shown.set_postfix_str(more, refresh=False)
-    shown.update(to - shown.n)
+    shown.n = round(to, 1)
+    shown.update(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 CODE = """
 from talkface.progress import advance, bar
 with bar("ingest", 10.0, "s", done=2.0) as shown:
-    for at in (5.0, 10.0):
+    for at in (4.999999999999998, 10.0):
         advance(shown, at, f"{at:.0f} files")
         shown.refresh()
 """
@@ -22,6 +22,7 @@ def test_a_log_gets_lines(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", CODE], stderr=log, check=True)
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.split("%")[0] for line in lines if line] == ["ingest:  20", "ingest:  50", "ingest: 100"]
+    assert any(" 5.0/10.0 s," in line for line in lines)
     assert all("\r" not in line and "|" not in line for line in lines)
     assert lines[-1].endswith("10 files")
 

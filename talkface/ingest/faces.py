@@ -23,11 +23,15 @@ from talkface.errors import WeightsError
 DETECTORS: Final = ("yunet", "mediapipe_face_detection")
 """What ``Detector`` can use, the better first."""
 
-SMALLEST_PIXELS: Final = 16
-"""The picture is scaled so that the smallest face wanted has this many pixels. Of 24 faces of 40 pixels in 1080p YuNet
-finds 13 at 12 pixels, in 16 ms, and 24 at 16, in 24 ms."""
+SMALLEST_PIXELS, FINE_PIXELS = 16, 27
+"""The picture is scaled so that the smallest face wanted has this many pixels. Of 174 faces of 40 pixels in 1080p YuNet
+finds 147 at 16 pixels, 171 at 24 and all at 27, which takes 2.5 times as long as 16."""
 LONGEST_INPUT: Final = 1280
-"""Longest side of the picture that YuNet is given, which bounds its cost to about 80 ms."""
+"""Longest side of the picture that YuNet is given, which bounds its cost."""
+LARGE: Final = 2.0
+"""Where a face of this many times the smallest one wanted is found, no second, finer look is taken."""
+SIDE_ERROR: Final = 0.1
+"""By this share YuNet's boxes of small faces are too small now and then."""
 
 TILE_FACES: Final = 16
 """MediaPipe's detector finds faces from about a sixteenth of its picture on."""
@@ -70,15 +74,22 @@ class Detector:
     def __init__(self, name: str, path: Path | None, config: config.Faces) -> None:
         with quiet():
             self._find = _yunet(path, config) if name == "yunet" else _mediapipe(config)
-            self._find(np.zeros((256, 256, 3), np.uint8))
+            self._find(np.zeros((256, 256, 3), np.uint8), SMALLEST_PIXELS)
         self._min_pixels = config.min_pixels
 
-    def detect(self, pixels: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, "faces 5"]:
-        """Boxes x0 y0 x1 y1 and score of the faces in an RGB picture, the largest first."""
-        found = self._find(pixels)
+    def detect(
+        self, pixels: UInt8[np.ndarray, "height width 3"], *, again: bool = True
+    ) -> Float[np.ndarray, "faces 5"]:
+        """Boxes x0 y0 x1 y1 and score of the faces in an RGB picture, the largest first.
+
+        With ``again``, a finer look is taken where the first one finds no face, or only small ones.
+        """
+        found = self._find(pixels, SMALLEST_PIXELS)
+        if again and not (longer_side(found) >= LARGE * self._min_pixels).any():
+            found = _merged(self._find(pixels, FINE_PIXELS), found)
         sides = longer_side(found)
         order = np.argsort(-sides, kind="stable")
-        return np.asarray(found[order[sides[order] >= self._min_pixels]])
+        return np.asarray(found[order[sides[order] >= (1 - SIDE_ERROR) * self._min_pixels]])
 
 
 @dataclass
@@ -105,11 +116,12 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._opened = 0
         self._due_ns: int | None = None
+        self._fine_due_ns: int | None = None
 
     def push(self, pixels: UInt8[np.ndarray, "height width 3"], pts_ns: int, new_shot: bool) -> list[Face]:
         """The faces of the next frame, by track. ``new_shot`` ends all tracks first."""
         if new_shot:
-            self._tracks, self._due_ns = [], None
+            self._tracks, self._due_ns, self._fine_due_ns = [], None, None
         known = {t.number for t in self._tracks if not t.lost}
         meshes = self._follow(pixels, pts_ns)
         just_lost = known - meshes.keys()
@@ -166,8 +178,11 @@ class Tracker:
 
     def _look(self, pixels: np.ndarray, pts_ns: int, meshes: dict[int, Mesh]) -> dict[int, Box]:
         """Detect; bring back lost tracks, open new ones. Adds to ``meshes``; returns boxes of faces without a mesh."""
+        fine = self._fine_due_ns is None or pts_ns >= self._fine_due_ns
+        if fine:
+            self._fine_due_ns = pts_ns + round(self._config.every_seconds * NS)
         with self._clock("detect"):
-            found = list(self._detector.detect(pixels))
+            found = list(self._detector.detect(pixels, again=fine))
         owners = [self._known(f) for f in found]
         for followed in self._tracks:
             if not any(followed is owner for owner in owners):
@@ -280,15 +295,22 @@ def _area(box: Box) -> float:
     return width * height if width > 0 and height > 0 else 0.0
 
 
-Find = Callable[[UInt8[np.ndarray, "height width 3"]], Float[np.ndarray, "faces 5"]]
+def _merged(first: Float[np.ndarray, "n 5"], second: Float[np.ndarray, "m 5"]) -> Float[np.ndarray, "k 5"]:
+    """Both, without those of the second that the first has too."""
+    new = [box for box in second if not any(covers(box[:4], known[:4]) for known in first)]
+    return np.concatenate([first, np.array(new, np.float32).reshape(-1, 5)])
+
+
+Find = Callable[[UInt8[np.ndarray, "height width 3"], int], Float[np.ndarray, "faces 5"]]
+"""From a picture, and the pixels that the smallest face wanted should have in what the network sees."""
 
 
 def _yunet(path: Path | None, config: config.Faces) -> Find:
     """YuNet (Wu et al. 2023) in OpenCV."""
     network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), config.min_score, 0.3)
 
-    def find(pixels: np.ndarray) -> np.ndarray:
-        scale = min(1.0, SMALLEST_PIXELS / config.min_pixels, LONGEST_INPUT / max(pixels.shape[:2]))
+    def find(pixels: np.ndarray, smallest: int) -> np.ndarray:
+        scale = min(1.0, smallest / config.min_pixels, LONGEST_INPUT / max(pixels.shape[:2]))
         size = tuple(max(32, round(side * scale)) for side in pixels.shape[1::-1])
         network.setInputSize(size)
         small = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
@@ -313,7 +335,9 @@ def _mediapipe(config: config.Faces) -> Find:
         )
     network = mp.solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=config.min_score)
 
-    def find(pixels: np.ndarray) -> np.ndarray:
+    def find(pixels: np.ndarray, smallest: int) -> np.ndarray:
+        if smallest != SMALLEST_PIXELS:  # the tiles see every face
+            return np.zeros((0, 5), np.float32)
         kept: list[np.ndarray] = []
         for x, y, width, height in tiles(pixels.shape[1], pixels.shape[0], TILE_FACES * config.min_pixels):
             tile = np.ascontiguousarray(pixels[y : y + height, x : x + width])

@@ -45,7 +45,7 @@ from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 4
+PACK_VERSION: Final = 5
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 

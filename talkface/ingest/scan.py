@@ -77,7 +77,7 @@ def scan(
     """
     if layout != AUTO:
         layout_class(layout)
-    groups = _unique_names(expand(inputs, but))
+    groups = _unique_names([_with_text_names(group) for group in expand(inputs, but)])
     layouts = [_layout_of(group, layout) for group in groups]
     jobs = [_job(f, used) for group, used in zip(groups, layouts, strict=True) for f in group.found]
     rejects = [r for group in groups for r in group.rejects]
@@ -99,6 +99,30 @@ def _nothing(inputs: Sequence[str], rejects: Sequence[Reject], ignored: int) -> 
     if rejects:
         return rejects[0].message
     return f"{', '.join(inputs)}: no videos found ({ignored} other files). Name a folder, a file, a pattern or a list."
+
+
+def _with_text_names(group: Input) -> Input:
+    """Without the files whose names are no text: tables, keys and other programs could not name them."""
+    odd = [f.uri for f in group.found if not _is_text(f.uri)]
+    printable = [uri.encode(errors="backslashreplace").decode() for uri in odd]
+    rejects = [
+        Reject(
+            stage="scan",
+            reason="unreadable",
+            source=uri.removeprefix(group.root).lstrip("/"),
+            message=f"{uri}: its name is not UTF-8. Rename it, or the folder that it is in.",
+        )
+        for uri in printable
+    ]
+    return replace(group, found=[f for f in group.found if _is_text(f.uri)], rejects=[*group.rejects, *rejects])
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that Python could not read as a name
+        return False
+    return True
 
 
 def _unique_names(groups: Sequence[Input]) -> list[Input]:

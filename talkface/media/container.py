@@ -33,6 +33,9 @@ _SIGNATURES = re.compile(
 _NETWORK_SECONDS = (30.0, 60.0)
 _RECONNECT = {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": "4"}
 
+LONGEST_BELIEVED = 24 * 3600.0
+"""Seconds up to which a header's word for a length is taken. Work is planned by it, before anything is decoded."""
+
 _PASSING = {
     errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH,
     errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE, errno.ENODEV, errno.ENOMEM,
@@ -101,6 +104,8 @@ def local_path(uri: str) -> Path | None:
 def _file(uri: str) -> Any:
     path = local_path(uri)
     if path is not None:
+        if path.is_fifo():  # opening it would wait for somebody to write
+            raise MediaError(f"{uri}: a pipe, not a file. Remove it from the input.", "not_media")
         return path.open("rb")
     file = fsspec.open(uri, "rb").open()
     # The memory file system hands every caller the same object, position included.
@@ -245,8 +250,8 @@ def _facts(container: InputContainer, picture: Stream | None, sound: Stream | No
 
 
 def _duration(container: InputContainer) -> float:
-    """Seconds; where the header does not say (a recording that was cut off), the end of the last packet."""
-    if container.duration is not None:
+    """Seconds; where the header says none that is believed (a recording that was cut off), the last packet's end."""
+    if container.duration is not None and 0 < container.duration / av.time_base <= LONGEST_BELIEVED:
         return float(container.duration / av.time_base)
     ends = ((p.pts + (p.duration or 0)) * p.time_base for p in container.demux() if p.pts is not None)
     return max(0.0, float(max(ends, default=Fraction(0)) - zero_of(container)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import fsspec
 import numpy as np
 import pytest
@@ -118,6 +119,21 @@ def test_what_is_seen_of_a_damaged_file_becomes_a_clip(clip: Path, settings: Set
         assert str(tmp_path) not in json.dumps(index_of(settings, folder))
     assert index_of(settings, "a") == index_of(settings, "b")
     assert len(index_of(settings, "a")["clips"]) == 1
+
+
+def test_a_video_of_no_frames_says_so(settings: Settings, tmp_path: Path) -> None:
+    """Its headers promise pictures; sound is all there is."""
+    with av.open(str(tmp_path / "none.mkv"), "w") as out:
+        picture, sound = out.add_stream("libx264", rate=25), out.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        picture.width = picture.height = 64
+        picture.pix_fmt = "yuv420p"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        out.mux([*sound.encode(frame), *sound.encode(None)])
+    process(settings, unit_of(tmp_path / "none.mkv", "none"))
+    index = index_of(settings, "none")
+    assert index["clips"] == []
+    assert [(r["stage"], r["reason"]) for r in index["rejects"]] == [("decode", "no_frames")]
 
 
 @pytest.mark.parametrize("kind", ["late", "silent"])

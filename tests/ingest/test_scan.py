@@ -175,6 +175,21 @@ def test_a_name_that_looks_like_a_pattern(plant: Plant) -> None:
     assert names(scan([str(plant("clip [1].mp4"))])) == ["clip [1].mp4"]
 
 
+def test_a_name_that_is_no_text(plant: Plant, tmp_path: Path) -> None:
+    """As file systems with names in Latin-1 have them."""
+    good = plant("in/good.mp4")
+    odd = os.fsencode(tmp_path / "in") + b"/caf\xe9.mp4"
+    try:
+        shutil.copyfile(good, odd)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    for inputs in ([str(tmp_path / "in")], [f"{tmp_path}/in/*.mp4"], [str(good), os.fsdecode(odd)]):
+        result = scan(inputs)
+        assert names(result) == ["good.mp4"]
+        assert reasons(result) == {"caf\\udce9.mp4": "unreadable"}
+        assert "not UTF-8. Rename it" in result.rejects[0].message
+
+
 def test_several_inputs_never_share_a_name(plant: Plant, tmp_path: Path) -> None:
     for place in ("one/in", "two/in", "three/in"):
         plant(f"{place}/001.mp4")

@@ -1,13 +1,11 @@
 """Opening anything, saying in one line what is wrong, and facts from headers."""
 
-import http.server
+import math
 import os
 import shutil
-import threading
+import struct
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -16,6 +14,7 @@ from talkface.clip import NS
 from talkface.errors import MediaError
 from talkface.media import VideoReader, probe, read_sound
 from tests.media.making import blip, grey, make
+from tests.media.serving import served
 
 
 def refused(uri: str, reason: str) -> str:
@@ -52,6 +51,22 @@ def test_duration_of_a_recording_that_was_cut_off(tmp_path: Path) -> None:
     cut = tmp_path / "cut.webm"
     cut.write_bytes(whole.read_bytes().replace(b"\x44\x89", b"\xec\x89", 1))
     assert probe(str(cut)).duration == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("told", [math.nan, math.inf, -1.0, 0.0, 1e15, 1e300])
+def test_a_duration_that_no_recording_has_is_measured(tmp_path: Path, told: float) -> None:
+    path = make(tmp_path / "a.mkv", pictures=[(t * 40_000, grey(t)) for t in range(50)])
+    whole = path.read_bytes()
+    at = whole.index(b"\x44\x89\x88") + 3
+    assert struct.unpack(">d", whole[at : at + 8]) == (2000.0,)
+    path.write_bytes(whole[:at] + struct.pack(">d", told) + whole[at + 8 :])
+    assert probe(str(path)).duration == pytest.approx(2.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "a pipe" in refused(str(tmp_path / "pipe.mp4"), "not_media")
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -137,40 +152,10 @@ def test_memory_url_and_two_readers_at_once(media: Path) -> None:
     assert all((a.rgb == c.rgb).all() and (b.rgb == c.rgb).all() for a, b, c in triples)
 
 
-class Ranges(http.server.SimpleHTTPRequestHandler):
-    """Serves byte ranges, as every real server does and Python's does not."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data, asked = path.read_bytes(), self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        try:
-            self.wfile.write(data[start:])
-        except ConnectionError:
-            self.close_connection = True
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def server(media: Path) -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(media))) as served:
-        served.daemon_threads = True
-        thread = threading.Thread(target=served.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
-        thread.join()
+    with served(media) as address:
+        yield address
 
 
 def test_http_url(media: Path, server: str) -> None:
