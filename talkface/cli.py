@@ -1,10 +1,14 @@
-"""The command ``toolkit``: one file a command in ``talkface/commands``, found by name."""
+"""The command ``toolkit``: one file a command in ``talkface/commands``, found by name.
+
+A file whose name would be a word of Python's has an underscore at its end.
+"""
 
 import importlib
 import os
 import pkgutil
 import sys
 import traceback
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -32,12 +36,22 @@ def debug_option(debug: Annotated[bool, typer.Option("--debug", help="Show trace
 
 def command_names() -> list[str]:
     """Names of all commands: the public modules of ``talkface/commands``."""
-    return sorted(m.name for m in pkgutil.iter_modules(talkface.commands.__path__) if not m.name.startswith("_"))
+    return sorted(_modules())
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f"talkface.commands.{_modules()[name]}")
+
+
+def _modules() -> dict[str, str]:
+    found = (m.name for m in pkgutil.iter_modules(talkface.commands.__path__) if not m.name.startswith("_"))
+    return {name.rstrip("_"): name for name in found}
 
 
 def _register() -> None:
     for name in command_names():
-        module = importlib.import_module(f"talkface.commands.{name}")
+        module = command_module(name)
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
         else:

@@ -54,8 +54,8 @@ class Source:
 
     ``uri`` is a path or fsspec url; ``name`` the part of it below the input that it was found in, with ``/``: what
     users know the file by, the same wherever the folder lies. ``audio_uri`` is a sound file that belongs to it (MEAD
-    keeps sound apart).
-    ``sha256`` is of the content of the picture file followed by that of the sound file.
+    keeps sound apart), ``recording`` the files of a Live Link Face recording that does (`motion.take`).
+    ``sha256`` is of the content of all `files` one after the other.
     """
 
     uri: str
@@ -67,6 +67,12 @@ class Source:
     audio_uri: str | None = None
     licence: str = "unknown"
     probe: Probe | None = None
+    recording: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The picture file and those that belong to it."""
+        return (self.uri, *(() if self.audio_uri is None else (self.audio_uri,)), *self.recording)
 
 
 @dataclass(frozen=True, kw_only=True)

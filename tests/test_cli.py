@@ -1,13 +1,12 @@
 """The command line as a whole: every command has help with an example, and exit codes mean what they say."""
 
-import importlib
 import inspect
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from talkface.cli import app, command_names
+from talkface.cli import app, command_module, command_names
 from tests.conftest import Toolkit
 
 
@@ -15,7 +14,7 @@ def leaves() -> list[tuple[str, ...]]:
     """The words of every command, those of groups included."""
     found: list[tuple[str, ...]] = []
     for name in command_names():
-        group = getattr(importlib.import_module(f"talkface.commands.{name}"), "app", None)
+        group = getattr(command_module(name), "app", None)
         inner = [c.name or c.callback.__name__ for c in group.registered_commands if c.callback] if group else []
         found += [(name, i.removesuffix("_").replace("_", "-")) for i in inner] if group else [(name,)]
     return found
@@ -32,7 +31,7 @@ def test_help_has_an_example_that_calls_it(words: tuple[str, ...]) -> None:
 def test_importing_the_commands_is_quick() -> None:
     """Nothing heavy at import: what a command needs, it loads itself."""
     for name in command_names():
-        source = inspect.getsource(importlib.import_module(f"talkface.commands.{name}"))
+        source = inspect.getsource(command_module(name))
         heads = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
         assert not [h for h in heads if any(w in h for w in ("torch", "cv2", "mediapipe", "talkface.ingest"))], name
 

@@ -13,7 +13,8 @@ from jaxtyping import TypeCheckError
 
 from talkface.annotate.head import euler_degrees
 from talkface.errors import SourceError
-from talkface.motion import LIVE_LINK_COLUMNS, Motion, head_angles, head_rows, read_live_link, steady_pts
+from talkface.motion import Motion, head_angles, head_rows, steady_pts
+from talkface.motion.live_link import COLUMNS
 from talkface.vocab import ARKIT
 
 RECORDING = "arkit/LiveLinkFace-CSV-Retarget-For-Motionbuilder__alex_rom_3.csv"
@@ -70,8 +71,8 @@ def test_a_real_recording(media: Path, tmp_path: Path) -> None:
     """Its columns are the ones we write; by name, not by position; eyes turn the way the shapes say."""
     with (media / RECORDING).open() as file:
         rows = list(csv.reader(file))
-    assert tuple(rows[0]) == LIVE_LINK_COLUMNS
-    motion = read_live_link(media / RECORDING)
+    assert tuple(rows[0]) == COLUMNS
+    motion = Motion.load(media / RECORDING)
     assert len(motion) == len(rows) - 1
     assert 29.9 < motion.fps < 30.1
     column = rows[0].index("JawRight")
@@ -109,9 +110,9 @@ def test_angles_and_rotations(angles: np.ndarray) -> None:
     [
         ("a.npz", b"", "not a motion file"),
         ("a.npz", b"PK\x03\x04broken", "cannot be read|not a motion file"),
-        ("a.csv", b"", "no row|not a Live Link"),
-        ("a.csv", b"time,jaw\n0,1\n", "no row|not a Live Link"),
-        ("a.csv", b"Timecode,EyeBlinkLeft\nnever,0.5\n", "timecode"),
+        ("a.csv", b"", "no column Timecode and 61 more"),
+        ("a.csv", b"time,jaw\n0,1\n", "no column Timecode and 61 more"),
+        ("a.csv", b"Timecode,EyeBlinkLeft\nnever,0.5\n", "no column EyeLookDownLeft and 59 more"),
         ("a.csv", b"\xff\xfe\x00", "cannot be read"),
     ],
 )

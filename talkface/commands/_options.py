@@ -29,6 +29,9 @@ Licence = Annotated[
     Literal["any", "commercial"], typer.Option(help="commercial: refuse what forbids commercial use, before the start.")
 ]
 Video = Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")]
+Replace = Annotated[
+    bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
+]
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 

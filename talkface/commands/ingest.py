@@ -17,6 +17,7 @@ from talkface.commands._options import (
     ModelsDir,
     Offline,
     Out,
+    Replace,
     Video,
     With,
     Workers,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from talkface.datasets.schema import DatasetInfo
     from talkface.ingest.job import IngestResult
     from talkface.ingest.scan import ScanResult
+    from talkface.licences import Use
     from talkface.store import Folder
     from talkface.weights import Models
 
@@ -49,26 +51,44 @@ def command(
     fix_offset: Annotated[
         bool, typer.Option("--fix-offset", help="Move each clip's sound to its picture where sync is sure of it.")
     ] = False,
-    replace: Annotated[
-        bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
-    ] = False,
+    replace: Replace = False,
 ) -> None:
     """Turn raw videos into a dataset. Run it again after a stop: finished work is kept.
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
+    settings = moving_sound(settings_of(config, layout, with_, video), fix_offset)
+    run(
+        inputs, out, settings, workers=workers, scheduler=scheduler, models=models, offline=offline, licence=licence,
+        replace=replace,
+    )  # fmt: skip
+
+
+def run(
+    inputs: list[str],
+    out: str,
+    settings: Ingest,
+    *,
+    workers: int | None,
+    scheduler: str | None,
+    models: str | None,
+    offline: bool,
+    licence: "Use",
+    replace: bool,
+) -> None:
+    """Ingest with these settings, print what came of it, and leave with the exit code that says so."""
     from talkface.annotate.base import require_licence
     from talkface.console import console, print_ingest, print_stale
     from talkface.datasets.build import refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.pipeline import make_annotators, settings_fingerprint
+    from talkface.ingest.recordings import with_recordings
     from talkface.ingest.scan import scan
     from talkface.licences import require_sources
     from talkface.store import Folder
     from talkface.weights import Models
 
-    settings = moving_sound(settings_of(config, layout, with_, video), fix_offset)
     folder, store, count = Folder(out), Models(models, offline=offline), worker_count(workers)
     with folder.lock():
         refuse_foreign(folder)
@@ -76,6 +96,7 @@ def command(
         require_sources(licence, {"build.licence": settings.build.licence})
         require_licence(make_annotators(settings.pack), store, licence)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
+        scanned = with_recordings(scanned, settings.pack)
         require_sources(licence, {s.name: s.licence for s in scanned.sources})
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"

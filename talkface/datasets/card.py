@@ -25,6 +25,7 @@ def card(info: DatasetInfo, clips: Sequence[Mapping[str, Any]], sidecars: Sequen
         f"Made with talkface {info.talkface}, schema version {info.schema_version}, layout `{info.layout}`.",
         _splits(info),
         _labels(clips),
+        _recorded(clips),
         "## Columns",
         _table(("member", "dtype", "shape", "unit", "clock", "meaning"), [_column(c) for c in info.columns]),
         *_sidecars(sidecars),
@@ -73,6 +74,16 @@ def _labels(clips: Sequence[Mapping[str, Any]]) -> str:
     emotions = Counter(c["emotion"] or "unlabelled" for c in clips)
     counted = ", ".join(f"{name} {n}" for name, n in sorted(emotions.items()))
     return f"Speakers with a label: {len(speakers)}. Clips by emotion: {counted or 'none'}."
+
+
+def _recorded(clips: Sequence[Mapping[str, Any]]) -> str:
+    """Where blendshapes come from, if any were recorded (the annotator arkit's scores say so)."""
+    shares = [c["recorded_share"] for c in clips if c.get("recorded_share") is not None]
+    if not shares:
+        return ""
+    recorded = sum(share > 0 for share in shares)
+    text = f"Blendshapes (`arkit`) were recorded with Live Link Face in {recorded} of {len(clips)} clips"
+    return f"{text}; in the others they are estimated from the pictures." if recorded < len(clips) else f"{text}."
 
 
 def _column(column: Mapping[str, Any]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from talkface.datasets.features import features
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.media import decode_flac
-from talkface.motion import HEAD_NAMES, Motion, live_link_text
+from talkface.motion import HEAD_NAMES, Motion
 from talkface.store import Folder
 from talkface.vocab import ARKIT, SAMPLE_RATE
 
@@ -109,7 +109,7 @@ def to_live_link(dataset: Dataset, folder: Folder) -> None:
     """``<key>.csv``, 61 values a row, with ``<key>.wav`` and, where the dataset keeps video, ``<key>.mp4``."""
     dataset.spec("arkit"), dataset.spec("head")  # says what is missing
     for row, key in enumerate(dataset.keys()):
-        folder.write(f"{key}.csv", live_link_text(motion_of(dataset, key)).encode())
+        folder.write(f"{key}.csv", motion_of(dataset, key).live_link().encode())
         for name, data in _media(dataset, row).items():
             folder.write(f"{key}.{name}", data)
 

@@ -157,6 +157,7 @@ SOURCES: Final = pa.schema(
         ("size", pa.int64()),
         ("layout", pa.string()),
         ("audio_uri", pa.string()),
+        ("recording", pa.list_(pa.string())),
         ("speaker", pa.string()),
         ("emotion", pa.string()),
         ("intensity", pa.int32()),

@@ -192,8 +192,9 @@ def _sound(task: Task, members: Mapping[str, bytes], duration_ns: int) -> np.nda
 def source_of(row: Mapping[str, Any]) -> Source:
     """The source that a row of sources.parquet describes."""
     labels, probe = ({f.name: row[f.name] for f in fields(kind)} for kind in (Labels, Probe))
-    own = {f.name: row[f.name] for f in fields(Source) if f.name not in ("labels", "probe")}
-    return Source(**own, labels=Labels(**labels), probe=Probe(**probe))
+    own = {f.name: row[f.name] for f in fields(Source) if f.name not in ("labels", "probe", "recording")}
+    recording = tuple(row.get("recording") or ())  # datasets made before there were any lack it
+    return Source(**own, labels=Labels(**labels), probe=Probe(**probe), recording=recording)
 
 
 def content_of(task: Task, members: Mapping[str, bytes], *, reads_labels: bool) -> str:

@@ -256,15 +256,14 @@ class _UnitWork:
         source = self.unit.source
         if isinstance(error, StorageError) and not self.last_try:
             raise error
-        files = [source.uri] if source.audio_uri is None else [source.uri, source.audio_uri]
         try:
-            sha256, _ = content_of(files)
+            sha256, _ = content_of(source.files)
         except SourceError as again:
             raise StorageError(str(again)) from error
         if sha256 != source.sha256:
             raise StorageError(f"{source.uri}: it has changed during the run. Leave it alone and run this again.")
         message = str(error)
-        for uri in files:  # the same file gives the same pack wherever it lies
+        for uri in source.files:  # the same file gives the same pack wherever it lies
             message = message.removeprefix(f"{uri}: ")
         self._reject("decode", "unreadable" if isinstance(error, StorageError) else error.reason, message)
 

@@ -15,12 +15,14 @@ from talkface.media.frames import ClipFrames
 from talkface.media.mux import with_sound
 from talkface.media.picture import Frame, VideoReader
 from talkface.media.sound import Sound, read_sound
+from talkface.media.start import PictureStart, picture_start
 from talkface.media.writer import VideoWriter
 
 __all__ = [
     "ClipFrames",
     "FlacSamples",
     "Frame",
+    "PictureStart",
     "Sound",
     "VideoReader",
     "VideoWriter",
@@ -28,6 +30,7 @@ __all__ = [
     "decoders",
     "encode_flac",
     "may_pass",
+    "picture_start",
     "plain_errors",
     "probe",
     "read_sound",
