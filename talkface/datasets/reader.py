@@ -170,10 +170,16 @@ class Dataset:
 
     def refuse_stale(self, name: str) -> None:
         """Raise DatasetError if a stale sidecar has a column or a score of this name."""
+        if why := self.stale(name):
+            raise DatasetError(why)
+
+    def stale(self, name: str) -> str:
+        """Why a column or a score must not be read, and the command that mends it; nothing for all others."""
         for sidecar in self.sidecars.values():
             record = sidecar.info.annotator()
             if sidecar.stale and name in (*record.columns, *record.scores):
-                raise DatasetError(sidecar.stale)
+                return sidecar.stale
+        return ""
 
     def locate(self, members: Sequence[str]) -> None:
         """Read now where these members lie: copies in other processes need not do it again."""

@@ -69,7 +69,7 @@ def write_splitting(folder: Folder, splitting: Splitting) -> None:
 def decide(dataset: Dataset, by: By, *, val: float, test: float, seed: int) -> Splitting:
     """Groups of a dataset's sources. ``auto`` takes labels, and faces where the dataset has the column ``identity``.
 
-    Raises ConfigError for labels or faces that it does not have, for faces of older shards, and for fractions that
+    Raises ConfigError for labels or faces that it does not have, for faces in a stale sidecar, and for fractions that
     leave nothing to train on.
     """
     if by not in get_args(By):
@@ -79,10 +79,7 @@ def decide(dataset: Dataset, by: By, *, val: float, test: float, seed: int) -> S
     clips = dataset.clips.select(["key", "source_sha256", "speaker", "track"])
     has_faces = any(spec.name == "identity" for spec in dataset.specs())
     if by in ("auto", "identity") and not has_faces and "identity" in dataset.sidecars:
-        raise ConfigError(
-            f"{dataset.url}: its faces lie beside older shards. Run: toolkit annotate {dataset.url} --with identity, "
-            "or say --by speaker"
-        )
+        raise ConfigError(f"{dataset.stale('identity')}, or say --by speaker")
     if by == "identity" and not has_faces:
         raise ConfigError(f"{dataset.url} has no faces to go by. Run: toolkit annotate {dataset.url} --with identity")
     if by == "speaker" and clips.column("speaker").null_count == clips.num_rows:

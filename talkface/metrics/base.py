@@ -23,7 +23,7 @@ class Face:
     ``columns`` have a row a frame, missing is NaN: ``arkit`` (52), ``head`` (7: quaternion wxyz, cm), ``flame`` (59),
     ``lm68`` (68, 2: pixels of a 256 crop), and from the built-in head moved by ``arkit`` and ``head``: ``lips``
     (vertices, 3: cm) and ``rig68`` (68, 2: pixels of a picture of 256). ``sound`` is 16 kHz mono from time 0.
-    ``pictures`` gives RGB frames in order.
+    ``pictures`` gives RGB frames in order. ``lacking`` says of columns that are there and must not be read why.
     """
 
     key: str
@@ -33,6 +33,7 @@ class Face:
     labels: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     pictures: Callable[[], Iterator[UInt8[np.ndarray, "height width 3"]]] | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, what: str) -> bool:
         """Whether a column, ``sound`` or ``pictures`` is there and not wholly missing."""

@@ -12,8 +12,8 @@ _SETS = ("pairs", "references", "sync_expert")
 
 
 def evaluate(given: Comparison, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Plain JSON: ``values`` by name (value, reference, unit, better, description, metric, faces), and why others were
-    ``skipped``.
+    """Plain JSON: ``values`` by name (value, reference, unit, better, description, metric, faces), and why others, and
+    columns that must not be read, were ``skipped``.
 
     ``reference`` is the same number of the references, where a metric describes faces. Raises ConfigError for a metric
     that is not there.
@@ -38,6 +38,8 @@ def evaluate(given: Comparison, names: Sequence[str] | None = None) -> dict[str,
                 "metric": name,
                 "faces": len(ready.pairs if "pairs" in measure.needs else ready.generated),
             }
+    for face in (*given.generated, *given.references):
+        skipped |= face.lacking
     return {"values": found, "skipped": skipped}
 
 

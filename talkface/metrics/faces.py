@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from talkface.datasets.export import motion_of
-from talkface.datasets.reader import Dataset
+from talkface.datasets.reader import Dataset, open_dataset
 from talkface.datasets.resample import resample
 from talkface.errors import ConfigError
 from talkface.media import ClipFrames, decode_flac
@@ -18,6 +18,8 @@ from talkface.vocab import ARKIT
 
 Rig = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 """From columns ``arkit`` and ``head`` to ``lips`` and ``rig68``."""
+MORE = ("flame", "lm68")
+"""Columns besides blendshapes and head that a dataset may have."""
 CROP = 256
 """Pixels of the crop in which real landmarks are measured, as in the papers."""
 
@@ -36,7 +38,7 @@ def on_rig(face: Face, rig: Rig) -> Face:
 def of_clip(dataset: Dataset, key: str) -> Face:
     """A clip of a dataset with its sound, landmarks in the crop and pictures, as far as the dataset has them."""
     face = of_motion(motion_of(dataset, key), key)
-    there = {s.name for s in dataset.specs()} & {"flame", "lm68"}
+    there = {s.name for s in dataset.specs()} & set(MORE)
     columns = dict(dataset.arrays(key, sorted(there)))
     about = dataset.sample(key, ["json"])["json"]
     if "lm68" in columns:
@@ -46,6 +48,7 @@ def of_clip(dataset: Dataset, key: str) -> Face:
     return replace(
         face,
         columns={**face.columns, **columns},
+        lacking={name: why for name in MORE if (why := dataset.stale(name))},
         sound=decode_flac(dataset.member(key, "flac")) if heard else None,
         labels=about["labels"],
         pictures=(lambda: iter(ClipFrames(dataset.member(key, "mp4")))) if dataset.info.has_video else None,
@@ -53,7 +56,7 @@ def of_clip(dataset: Dataset, key: str) -> Face:
 
 
 def read_faces(where: str) -> list[Face]:
-    """Faces in a motion file, a folder of motion files, or a dataset.
+    """Faces in a motion file, a folder of motion files, or a dataset: the clips that its ``selection.json`` shows.
 
     Raises ConfigError where there is none of these.
     """
@@ -65,7 +68,7 @@ def read_faces(where: str) -> list[Face]:
         return [of_motion(Motion.load(p), p.stem) for p in files]
     if path.is_dir() and not (path / "dataset.json").is_file():
         raise ConfigError(f"{where}: no motion file (.npz, .csv) and no dataset in it.")
-    dataset = Dataset(where)
+    dataset = open_dataset(where)
     return [of_clip(dataset, key) for key in dataset.keys()]  # noqa: SIM118
 
 
