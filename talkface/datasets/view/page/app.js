@@ -180,7 +180,7 @@ class App {
     const t = this.rejects;
     element.className = "row reject";
     element.title = t.text("message", row);
-    const { main, aside } = rowParts(this.reason(row), t.text("source", row));
+    const { main, aside } = rowParts([textElement("span", "what", this.reason(row))], t.text("source", row));
     aside.append(textElement("span", "value", span(t, row)), textElement("span", "badge", this.selection.marks[t.text("key", row)] ?? ""));
     return [t.number("playable", row) ? this.thumb(t.text("key", row)) : textElement("span", "thumb none", "∅"), main, aside];
   }
@@ -268,7 +268,7 @@ class App {
   /** Scores with their thresholds, labels, and why the clip is not shown. */
   facts(root, key, clip) {
     const row = this.clips.rowOf.get(key);
-    root.querySelector(".title").textContent = titleOf({ ...clip.labels, source: clip.source, start_ns: clip.start_ns });
+    root.querySelector(".title").replaceChildren(...titleOf({ ...clip.labels, source: clip.source, start_ns: clip.start_ns }));
     const from = (ns) => (ns / 1e9).toFixed(2);
     root.querySelector(".sub").textContent = `${clip.source} · ${from(clip.start_ns)}–${from(clip.end_ns)} s · ${clip.frames} frames, ${clip.fps_avg.toFixed(2)} fps${clip.is_vfr ? ", variable" : ""}`;
     root.querySelector(".sub").title = key;
@@ -417,10 +417,11 @@ class App {
   }
 }
 
-/** What people know a clip by: its labels, else its file and where it begins. */
+/** What people know a clip by, as elements: its labels, else its file, cut short where there is no room; where it begins, never cut. */
 function titleOf({ speaker, emotion, intensity, source, start_ns: start }) {
   const labels = [speaker, emotion, intensity].filter(Boolean).join(" ");
-  return labels || `${source.split("/").at(-1).replace(/\.\w+$/, "")} · ${(start / 1e9).toFixed(1)} s`;
+  const what = textElement("span", "what", labels || source.split("/").at(-1).replace(/\.\w+$/, ""));
+  return labels && !start ? [what] : [what, textElement("span", "when", `· ${(start / 1e9).toFixed(1)} s`)];
 }
 
 function span(table, row) {
@@ -434,7 +435,9 @@ function textElement(tag, className, text) {
 
 function rowParts(title, sub) {
   const main = textElement("span", "main", "");
-  main.append(textElement("span", "title", title), textElement("span", "sub", sub));
+  const first = textElement("span", "title", "");
+  first.append(...title);
+  main.append(first, textElement("span", "sub", sub));
   return { main, aside: textElement("span", "aside", "") };
 }
 
