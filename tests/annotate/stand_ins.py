@@ -22,6 +22,7 @@ from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
 from talkface.annotate._deca import Encoder
+from talkface.annotate._light_asd import LightASD
 from talkface.annotate._syncnet import SyncNet
 from talkface.clip import NS
 from talkface.media import VideoWriter
@@ -118,6 +119,13 @@ def random_syncnet(path: Path) -> None:
     torch.save(state, path)
 
 
+def random_light_asd(path: Path) -> None:
+    """``light_asd_talkset.model`` at its true size."""
+    with _random(5):
+        state = LightASD().state_dict()
+    torch.save(state, path)
+
+
 def random_sface(path: Path, width: int = 128) -> None:
     """An ONNX network from aligned faces to ``width`` numbers: means of cells of 14 pixels, then one random layer."""
     rng = np.random.default_rng(4)
@@ -186,6 +194,7 @@ def random_wav2vec(folder: Path, **changes: Any) -> None:
 MAKERS: dict[str, Callable[[Path], None]] = {
     "deca": random_deca,
     "fan": random_fan,
+    "light_asd": random_light_asd,
     "sface": random_sface,
     "syncnet": random_syncnet,
     "wav2vec": random_wav2vec,

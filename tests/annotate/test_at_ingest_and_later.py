@@ -1,0 +1,213 @@
+"""The annotators that are added on demand, all of them, at an ingest and on a finished dataset: the same to the bit.
+
+Their weights are stand-ins of the true format, random inside. `flame`, `wav2vec`, `ctc`, `identity` and `sync` go
+through the command; those whose files the registry knows by hash go through the functions behind it.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talkface.annotate._speech import n_rows
+from talkface.commands.ingest import plan_of
+from talkface.config import Ingest, Pack, Video
+from talkface.datasets import Dataset, open_dataset
+from talkface.datasets.build import build
+from talkface.datasets.sidecar_job import annotate_dataset
+from talkface.datasets.verify import verify
+from talkface.errors import ConfigError, DatasetError
+from talkface.ingest.job import ingest
+from talkface.ingest.scan import scan
+from talkface.media import decode_flac
+from talkface.render.synthetic import PEOPLE, make_clip
+from talkface.store import Folder
+from talkface.weights import REGISTRY, Models
+from tests.annotate.stand_ins import MAKERS, stand_in_models
+from tests.conftest import Toolkit
+
+BEFORE = ("box", "landmarks", "mel")
+BY_COMMAND = ("flame", "wav2vec", "ctc", "identity", "sync")
+BY_HASH = {"fan": 0, "syncnet": 0, "speaker": 1}
+"""And in how many worker processes: to start one takes seconds."""
+SECONDS = 1.8
+"""Of the clip: `sync` says nothing of less than 1.5."""
+ROWS = {
+    "flame": ("float32", lambda frames, _: (frames, 59)),
+    "flame_shape": ("float32", lambda *_: (100,)),
+    "w2v": ("float16", lambda _, samples: (n_rows(samples), 768)),
+    "ctc": ("float16", lambda _, samples: (n_rows(samples), 29)),
+    "fan": ("float32", lambda frames, _: (frames, 68, 2)),
+    "talk": ("float32", lambda frames, _: (frames,)),
+    "identity": ("float32", lambda *_: (128,)),
+}
+SCORES = ("fan_confidence", "sync_offset_ms", "sync_confidence", "sync_margin", "syncnet_offset_ms", "lse_c", "lse_d",
+          "speaking_share", "identity_agreement")  # fmt: skip
+
+
+Settings = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Two datasets of one clip: all at the ingest, and all added later."""
+
+    whole: Path
+    later: Path
+    models: Models
+    settings: Settings
+
+
+def config_file(path: Path, settings: Settings) -> Path:
+    lines = (f"[pack.annotate.{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in given.items())
+             for name, given in settings.items())  # fmt: skip
+    path.write_text("\n".join(lines))
+    return path
+
+
+def ingested(clip: Path, out: Path, annotators: tuple[str, ...], settings: Settings, models: Models) -> Path:
+    chosen = Ingest(layout="plain", pack=Pack(annotators=annotators, annotate=settings, video=Video(size=160)))
+    folder, used = Folder(out), {name: given for name, given in settings.items() if name in annotators}
+    chosen = chosen.model_copy(update={"pack": chosen.pack.model_copy(update={"annotate": used})})
+    build(folder, plan_of(ingest(scan([str(clip)], "plain"), folder, chosen, models, workers=0), chosen))
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Made:
+    root = tmp_path_factory.mktemp("made")
+    (folder := root / "models").mkdir()
+    models = stand_in_models(folder, *MAKERS)
+    how_shown = {
+        "emotion": "happy",
+        "seconds": SECONDS,
+        "fps": 10.0,
+        "size": (256, 256),
+    }  # few pictures: large networks
+    make_clip(root / "clip.mp4", identity=PEOPLE["M003"], **how_shown)
+    (face := root / "sface").mkdir()
+    shutil.copy(models.get("sface"), face / "own.onnx")
+    speech = str(models.get("wav2vec"))
+    settings: Settings = {
+        "wav2vec": {"model": speech, "depth": 1},
+        "ctc": {"model": speech},
+        "identity": {"model": str(face)},
+        "fan": {"flip": False},
+    }
+    whole = ingested(root / "clip.mp4", root / "whole", (*BEFORE, *BY_COMMAND, *BY_HASH), settings, models)
+    later = ingested(root / "clip.mp4", root / "later", BEFORE, settings, models)
+    config = config_file(root / "config.toml", settings)
+    how = ("--config", config, "--models", folder, "--offline", "--workers", "0")
+    toolkit("annotate", later, "--with", ",".join(BY_COMMAND), *how)
+    for name, workers in BY_HASH.items():
+        annotate_dataset(str(later), (name,), settings, models, workers=workers)
+    return Made(whole, later, models, settings)
+
+
+def test_an_ingest_and_a_later_annotation_give_the_same(made: Made) -> None:
+    whole, later = open_dataset(str(made.whole)), open_dataset(str(made.later))
+    (one,), (other,) = whole.clips.to_pylist(), later.clips.to_pylist()
+    names = [s.name for s in whole.specs() if s.name != "valid"]  # its bits are those of the base's columns
+    before, after = whole.arrays(one["key"], names), later.arrays(other["key"], names)
+    assert set(ROWS) < set(names)
+    assert [n for n in names if before[n].tobytes() != after[n].tobytes() or before[n].dtype != after[n].dtype] == []
+    assert {s.name: one[s.name] for s in whole.scores()} == {s.name: other[s.name] for s in whole.scores()}
+    assert set(SCORES) < {s.name for s in whole.scores()}
+
+
+def test_both_are_whole(made: Made) -> None:
+    assert verify(str(made.whole)) == []
+    assert verify(str(made.later)) == []
+
+
+def test_columns_have_their_types_and_rows(made: Made) -> None:
+    dataset = open_dataset(str(made.later))
+    (clip,) = dataset.clips.to_pylist()
+    samples = len(decode_flac(dataset.member(clip["key"], "flac")))
+    arrays = dataset.arrays(clip["key"], list(ROWS))
+    for name, (dtype, rows) in ROWS.items():
+        assert (str(arrays[name].dtype), arrays[name].shape) == (dtype, rows(clip["frames"], samples)), name
+        assert np.isfinite(arrays[name].astype(np.float32)).mean() > 0.9, name
+    assert all(clip[score] is not None for score in SCORES)
+    assert np.linalg.norm(arrays["identity"]) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(arrays["ctc"].astype(np.float32).sum(axis=1), 1, atol=3e-3)
+
+
+@pytest.mark.parametrize("name", ["w2v", "ctc"])
+def test_rows_of_sound_lie_where_the_page_says(made: Made, name: str) -> None:
+    """Row i at 12.5 ms + 20 ms i, for whoever asks by time."""
+    dataset = open_dataset(str(made.later))
+    (key,) = dataset.keys()
+    whole = dataset.arrays(key, [name])[name].astype(np.float32)
+    times = 12_500_000 + 20_000_000 * np.arange(len(whole))
+    np.testing.assert_array_equal(dataset.column(key, name, times), whole)
+    between = dataset.column(key, name, times[:-1] + 10_000_000)
+    np.testing.assert_allclose(between, (whole[:-1] + whole[1:]) / 2, atol=1e-3)
+    np.testing.assert_array_equal(dataset.span(key, 500_000_000, 1_000_000_000)[name], whole[25:50])
+
+
+def test_the_card_states_the_strictest_term(made: Made) -> None:
+    licences = {"deca": "DECA licence, non-commercial research", "fan": REGISTRY["fan"].licence}
+    for root in (made.whole, made.later):
+        card = (root / "README.md").read_text()
+        assert all(f"{name} ({licence}, sha256 " in card for name, licence in licences.items())
+    assert "Strictest term of all that went in: **unknown**" in card, "a folder's terms are not known"
+
+
+def test_sound_is_annotated_whatever_the_pictures_are(made: Made, tmp_path: Path) -> None:
+    """Pictures that are damaged stop those annotators alone that look at them."""
+    root = Path(shutil.copytree(made.later, tmp_path / "later"))
+    dataset = Dataset(str(root))
+    ((shard, offset, size),) = (places["mp4"] for places in dataset.places.values())
+    with (root / shard).open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    shutil.rmtree(root / "sidecars")
+    again = annotate_dataset(str(root), ("wav2vec", "ctc"), made.settings, made.models, workers=0)
+    assert [m.rejects for m in again] == [(), ()]
+    with pytest.raises(DatasetError, match=r"fan could not read 1 clips: .*\.mp4 is damaged"):
+        annotate_dataset(str(root), ("fan",), made.settings, made.models, workers=0)
+    for name in ("wav2vec", "ctc"):
+        shards = [p.relative_to(root) for p in root.glob(f"*-{name}/*.tar")]
+        assert shards and all((root / s).read_bytes() == (made.later / s).read_bytes() for s in shards)
+
+
+def test_other_settings_redo_one_annotator_alone(made: Made, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(made.later, tmp_path / "later"))
+    changed = made.settings | {"wav2vec": made.settings["wav2vec"] | {"layers": "all"}}
+    wav2vec, ctc = annotate_dataset(str(root), ("wav2vec", "ctc"), changed, made.models, workers=0)
+    assert not wav2vec.kept and wav2vec.progress.clips_kept == 0 and ctc.kept
+    dataset = open_dataset(str(root))
+    (key,) = dataset.keys()
+    rows = dataset.arrays(key, ["w2v"])["w2v"]
+    assert rows.shape[1:] == (2, 768)
+    before = open_dataset(str(made.later)).arrays(key, ["w2v"])["w2v"]
+    np.testing.assert_array_equal(rows[:, 1], before)
+
+
+def test_a_finished_dataset_keeps_its_sound_where_it_is(made: Made, toolkit: Toolkit, tmp_path: Path) -> None:
+    """Nothing is made before moving the sound is refused."""
+    root = Path(shutil.copytree(made.later, tmp_path / "later", ignore=shutil.ignore_patterns("sidecars", "*-*")))
+    config = config_file(tmp_path / "config.toml", {"sync": {"fix_offset": True}})
+    refused = toolkit("annotate", root, "--with", "voice,sync", "--config", config, "--offline", "-j", "0", code=2)
+    assert "Run: toolkit ingest ... --fix-offset" in refused.stderr
+    assert not (root / "sidecars").exists()
+
+
+@pytest.mark.parametrize("name", ["flame", "fan", "syncnet"])
+def test_what_may_not_be_used_is_refused_at_the_start(made: Made, tmp_path: Path, name: str) -> None:
+    root = Path(shutil.copytree(made.later, tmp_path / "later", ignore=shutil.ignore_patterns("sidecars", "*-*")))
+    with pytest.raises(ConfigError, match=f"{name}: its model file .* does not allow commercial use"):
+        annotate_dataset(str(root), ("voice", name), None, made.models, use="commercial", workers=0)
+    assert not (root / "sidecars").exists()
+
+
+def test_an_ingest_that_may_not_be_is_refused_at_the_start(tmp_path: Path, toolkit: Toolkit) -> None:
+    how = ("--with", "box,landmarks,fan", "--licence", "commercial", "--offline")
+    refused = toolkit("ingest", tmp_path, "--out", tmp_path / "out", *how, code=2)
+    assert f"fan: its model file fan has the licence {REGISTRY['fan'].licence}, which does not" in refused.stderr
+    assert not (tmp_path / "out").exists()
