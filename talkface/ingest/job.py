@@ -133,6 +133,7 @@ def ingest(
         left[outcome.unit.source.name] -= 1
         progress.files_done += left[outcome.unit.source.name] == 0
         observe(progress)
+    packs.sweep()  # of workers that died
     release()
     return IngestResult(
         sources=tuple(source_row(s, config.build.licence) for s in scanned.sources),

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from typer.testing import CliRunner, Result
 
 from talkface.annotate.emotion import Annotator as Emotion
+from talkface.cli import app
 from talkface.config import Ingest, Pack, Video
-from talkface.errors import ConfigError
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError, RunError, TalkfaceError
 from talkface.ingest.job import IngestResult, ingest, units_of
 from talkface.ingest.scan import ScanResult, scan
 from talkface.store import PACKS, Folder
 from talkface.weights import Models
 from tests.conftest import NOT_DATA, Toolkit, files_of
+from tests.media.serving import served
+
+Options = tuple[str | Path, ...]
 
 QUICK = Ingest(pack=Pack(annotators=("box", "emotion"), video=Video(size=64)))
 MODELS = Models(offline=True)
@@ -31,6 +37,20 @@ def two(videos: Path, tmp_path: Path) -> Path:
     for number, clip in enumerate(sorted(videos.glob("M003/video/*/*/*/*.mp4"))[:2]):
         shutil.copy(clip, folder / f"{number}.mp4")
     return folder
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Options:
+    """Options of an ingest that is soon done."""
+    (tmp_path / "config.toml").write_text(TOML)
+    return ("--offline", "--workers", "0", "--config", tmp_path / "config.toml")
+
+
+def toolkit_here(*arguments: str | Path, code: int = 0) -> Result:
+    """Run the command in this process; checks the exit code."""
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, f"{result.output}\n{result.exception}"
+    return result
 
 
 def run(scanned: ScanResult, out: Path) -> IngestResult:
@@ -58,19 +78,17 @@ def test_sources_of_equal_content_share_a_pack(two: Path, tmp_path: Path) -> Non
     assert len(packs(tmp_path / "out")) == 2
 
 
-def test_a_corrected_label_and_a_new_name_decode_nothing(two: Path, tmp_path: Path, toolkit: Toolkit) -> None:
+def test_a_corrected_label_and_a_new_name_decode_nothing(two: Path, tmp_path: Path, quick: Options) -> None:
     """And the bytes are those of a run that had them right from the start."""
-    (tmp_path / "config.toml").write_text(TOML)
-    options = ("--offline", "--workers", "0", "--config", tmp_path / "config.toml")
     listed = two / "list.csv"
     listed.write_text("path,speaker,emotion\n0.mp4,ann,sad\n1.mp4,ben,happy\n")
-    toolkit("ingest", listed, "--out", tmp_path / "out", *options)
+    toolkit_here("ingest", listed, "--out", tmp_path / "out", *quick)
     before = packs(tmp_path / "out")
     (two / "0.mp4").rename(two / "zero.mp4")
     listed.write_text("path,speaker,emotion\nzero.mp4,ann,angry\n1.mp4,bob,happy\n")
-    toolkit("ingest", listed, "--out", tmp_path / "out", *options, "--replace")
+    toolkit_here("ingest", listed, "--out", tmp_path / "out", *quick, "--replace")
     assert packs(tmp_path / "out") == before
-    toolkit("ingest", listed, "--out", tmp_path / "fresh", *options)
+    toolkit_here("ingest", listed, "--out", tmp_path / "fresh", *quick)
     assert files_of(tmp_path / "out", but=NOT_DATA) == files_of(tmp_path / "fresh", but=NOT_DATA)
     assert hasattr(Emotion, "labelled")
 
@@ -99,38 +117,63 @@ def test_a_server_that_is_down_is_a_failure_not_a_finding(two: Path, tmp_path: P
 
 
 def test_a_dataset_does_not_lose_what_cannot_be_read_now(
-    two: Path, tmp_path: Path, refused: str, toolkit: Toolkit
+    two: Path, tmp_path: Path, refused: str, quick: Options
 ) -> None:
-    (tmp_path / "config.toml").write_text(TOML)
-    options = ("--offline", "--workers", "0", "--out", tmp_path / "out", "--config", tmp_path / "config.toml")
+    options = ("--out", tmp_path / "out", *quick)
     listed = two / "list.csv"
     listed.write_text("path\n0.mp4\n1.mp4\n")
-    toolkit("ingest", listed, *options)
+    toolkit_here("ingest", listed, *options)
     before = files_of(tmp_path / "out")
     listed.write_text(f"path\n{refused}/0.mp4\n1.mp4\n")
-    result = toolkit("ingest", listed, *options, code=None)
-    assert result.returncode in (1, 2)
+    result = CliRunner().invoke(app, ["ingest", str(listed), *map(str, options)])
+    assert isinstance(result.exception, RunError | ConfigError)
+    assert "0.mp4" in str(result.exception)
     assert files_of(tmp_path / "out") == before
 
 
-def test_a_dataset_among_its_videos_is_no_input(two: Path, toolkit: Toolkit, tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text(TOML)
-    options = ("--offline", "--workers", "0", "--out", two / "dataset", "--config", tmp_path / "config.toml")
-    toolkit("ingest", two, *options)
+def test_a_dataset_among_its_videos_is_no_input(two: Path, quick: Options) -> None:
+    options = ("--out", two / "dataset", *quick)
+    toolkit_here("ingest", two, *options)
     shutil.copy(two / "0.mp4", two / "dataset" / "seen.mp4")
     before = files_of(two / "dataset", but=NOT_DATA)
-    assert "2 sources, 0 rejected" in toolkit("ingest", two, *options).stdout
+    assert "2 sources, 0 rejected" in toolkit_here("ingest", two, *options).stdout
     assert files_of(two / "dataset", but=NOT_DATA) == before
 
 
-def test_nothing_is_written_where_the_videos_are(two: Path, tmp_path: Path, toolkit: Toolkit) -> None:
+def test_nothing_is_written_where_the_videos_are(two: Path, tmp_path: Path, quick: Options, toolkit: Toolkit) -> None:
     """A folder that may only be read: its own time would tell of a file that came and went."""
-    (tmp_path / "config.toml").write_text(TOML)
     two.chmod(0o555)
     try:
         before = (files_of(two), two.stat().st_mtime_ns)
-        options = ("--offline", "--workers", "1", "--config", tmp_path / "config.toml")
-        toolkit("ingest", two, "--out", tmp_path / "out", *options)
+        toolkit("ingest", two, "--out", tmp_path / "out", *quick, "--workers", "1")
         assert (files_of(two), two.stat().st_mtime_ns) == before
     finally:
         two.chmod(0o755)
+
+
+def test_from_the_web(two: Path, tmp_path: Path, quick: Options, toolkit: Toolkit) -> None:
+    """Files by their urls and lists of urls give the bytes of files on this disk."""
+    listed, urls = two / "list.csv", tmp_path / "urls.csv"
+    listed.write_text("path,speaker\n0.mp4,ann\n1.mp4,ben\n")
+    toolkit_here("ingest", listed, "--out", tmp_path / "disk", *quick)
+    with served(two) as address:
+        toolkit("ingest", f"{address}/list.csv", "--out", tmp_path / "list", *quick, "--workers", "1")
+        urls.write_text(f"path,speaker\n{address}/0.mp4,ann\n{address}/1.mp4?token=a.b/c,ben\n")
+        toolkit_here("ingest", urls, "--out", tmp_path / "urls", *quick)
+        some = (f"{address}/0.mp4", f"{address}/gone.mp4")
+        toolkit_here("ingest", *some, "--out", tmp_path / "one", *quick, code=3)
+    but = (*NOT_DATA, "manifest/sources.parquet")
+    assert len(Dataset(str(tmp_path / "disk"))) == 2
+    for name in ("list", "urls"):
+        assert files_of(tmp_path / name, but=but) == files_of(tmp_path / "disk", but=but)
+    assert [c["source"] for c in Dataset(str(tmp_path / "one")).clips.to_pylist()] == ["0.mp4"]
+    assert "rejected at scan: missing" in toolkit_here("why", tmp_path / "one", "gone.mp4").stdout
+
+
+def test_a_refused_run_leaves_nothing_behind(two: Path, tmp_path: Path, quick: Options) -> None:
+    out = tmp_path / "new" / "dataset"
+    (two / "list.csv").write_text("path,emotion\n0.mp4,hungry\n")
+    for words in ([two / "gone.mp4"], [two, "--with", "none"], [two, "--layout", "x"], [two / "list.csv"]):
+        result = CliRunner().invoke(app, ["ingest", *map(str, [*words, "--out", out, *quick])])
+        assert isinstance(result.exception, TalkfaceError), words
+        assert not out.parent.exists()
