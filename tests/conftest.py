@@ -47,6 +47,12 @@ def files_of(root: Path, *, but: tuple[str, ...] = ()) -> dict[str, str]:
     return {name: digest for name, digest in names.items() if not name.startswith(but or ("\0",))}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded clips of the tests' datasets do not go into the user's own folder."""
+    os.environ["TALKFACE_CACHE"] = str(tmp_path_factory.mktemp("caches"))
+
+
 S3_SERVER = ROOT / ".venv" / "s3server" / "bin" / "moto_server"
 BUCKET = "s3://talkface"
 """Exists where the fixture `s3` does."""

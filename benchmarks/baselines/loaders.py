@@ -9,6 +9,7 @@ import importlib.machinery
 import io
 import os
 import sys
+import tarfile
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ LENGTHS = {"motion": 32, "video": 16}
 SAMPLES_A_FRAME = 640
 SIZE = 256
 BATCH = 16
+SHARDS = 8
+MEGABYTES = 16
+"""Of a shard of MDS and of a chunk of litdata."""
 
 
 def windows_of(clip: Sample, kind: str) -> Iterator[dict[str, np.ndarray]]:
@@ -69,33 +73,35 @@ class Cut(IterableDataset):
 
 
 def _batches(clips: Iterable[Sample], kind: str, workers: int) -> Iterable[Any]:
-    return DataLoader(Cut(clips, kind), batch_size=BATCH, num_workers=workers)
+    return DataLoader(Cut(clips, kind), batch_size=BATCH, num_workers=workers, persistent_workers=True)
 
 
 def _needed(kind: str) -> tuple[str, ...]:
     return ("arkit.npy", "head.npy", "flac") if kind == "motion" else ("mp4",)
 
 
-def _shards(home: Path) -> list[Path]:
-    return sorted(p for p in (home / "dataset").glob("*/*.tar") if p.parent.name in ("train", "val", "test"))
+def _shards(home: Path) -> list[str]:
+    return [str(path) for path in sorted((home / "shards").iterdir())]
 
 
 def webdataset(home: Path, kind: str, workers: int) -> Iterable[Any]:
-    """Plain webdataset on talkface's own shards; members that a window does not need are not decoded."""
+    """Plain webdataset; members that a window does not need are not decoded."""
     import webdataset as wds
 
-    shards = [f"file:{p}" for p in _shards(home)]
     needed = _needed(kind)
     samples = wds.WebDataset(
-        shards, shardshuffle=100, select_files=lambda name: name.partition(".")[2] in needed, nodesplitter=None
-    )
+        [f"file:{shard}" for shard in _shards(home)],
+        shardshuffle=100, select_files=lambda name: name.partition(".")[2] in needed, nodesplitter=None,
+    )  # fmt: skip
     clips = samples.shuffle(100).decode().map(lambda s: {k.removesuffix(".npy"): v for k, v in s.items()})
     return _batches(clips, kind, workers)
 
 
 class _Streamed:
-    def __init__(self, shards: list[str], kind: str) -> None:
-        self.shards, self.kind = shards, kind
+    """Hugging Face shares the shards out among a DataLoader's workers by itself."""
+
+    def __init__(self, home: Path, kind: str) -> None:
+        self.home, self.kind = home, kind
 
     def __iter__(self) -> Iterator[Sample]:
         import datasets as hf
@@ -103,20 +109,17 @@ class _Streamed:
         from talkface.datasets import open_dataset
         from talkface.datasets.reader import hf_features
 
-        info = open_dataset(str(Path(self.shards[0]).parent.parent)).info
+        features = hf_features(open_dataset(str(self.home / "dataset"), sidecars=()).info)
         stream = hf.load_dataset(
-            "webdataset", data_files=self.shards, split="train", streaming=True, features=hf_features(info)
+            "webdataset", data_files=_shards(self.home), split="train", streaming=True, features=features
         )
-        worker = torch.utils.data.get_worker_info()
-        if worker is not None and stream.num_shards >= worker.num_workers:
-            stream = stream.shard(worker.num_workers, worker.id)
         for sample in stream.select_columns(list(_needed(self.kind))).with_format("numpy").shuffle(buffer_size=100):
             yield {k.removesuffix(".npy"): v if ".npy" in k else bytes(v) for k, v in sample.items()}
 
 
 def hugging_face(home: Path, kind: str, workers: int) -> Iterable[Any]:
     """Hugging Face ``datasets``, streaming the same shards."""
-    return _batches(_Streamed([str(p) for p in _shards(home)], kind), kind, workers)
+    return _batches(_Streamed(home, kind), kind, workers)
 
 
 def mds(home: Path, kind: str, workers: int) -> Iterable[Any]:
@@ -172,7 +175,7 @@ class Folder(Dataset):
 
 def folder(home: Path, kind: str, workers: int) -> Iterable[Any]:
     """.npy, .wav and .mp4 files, as most repositories keep them: decord, one window an item, shuffled."""
-    return DataLoader(Folder(home, kind), batch_size=BATCH, shuffle=True, num_workers=workers)
+    return DataLoader(Folder(home, kind), batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=True)
 
 
 RIVALS: Mapping[str, Callable[[Path, str, int], Iterable[Any]]] = {
@@ -184,13 +187,31 @@ RIVALS: Mapping[str, Callable[[Path, str, int], Iterable[Any]]] = {
 }
 
 
+def write_shards(home: Path, dataset: Any) -> None:
+    """The dataset's samples, all members, in as many tars as can be shared out evenly among one, two or four workers.
+
+    talkface's own shards may be of any sizes; loaders that share out shards would stand still with those.
+    """
+    keys = dataset.keys()
+    (home / "shards").mkdir()
+    for number in range(SHARDS):
+        with tarfile.open(home / "shards" / f"{number:06d}.tar", "w") as tar:
+            for key in keys[number::SHARDS]:
+                for member, data in dataset.read([dataset.row(key)], dataset.info.members())[0].items():
+                    about = tarfile.TarInfo(f"{key}.{member}")
+                    about.size = len(data)
+                    tar.addfile(about, io.BytesIO(data))
+
+
 def write_mds(home: Path, samples: Iterable[Sample]) -> None:
     """All samples as MDS shards."""
     _without_torchvision()
     from streaming import MDSWriter
 
     kinds = {"key": "str", "arkit": "ndarray", "head": "ndarray", "pts": "ndarray", "lm": "ndarray"}
-    with MDSWriter(out=str(home / "mds"), columns={**kinds, "flac": "bytes", "mp4": "bytes"}) as writer:
+    with MDSWriter(
+        out=str(home / "mds"), columns={**kinds, "flac": "bytes", "mp4": "bytes"}, size_limit=MEGABYTES << 20
+    ) as writer:
         for sample in samples:
             writer.write(
                 {"key": sample["key"], **{k: sample[k] for k in ("arkit", "head", "pts", "lm", "flac", "mp4")}}
@@ -203,7 +224,7 @@ def write_litdata(home: Path, samples: list[Sample]) -> None:
         assert name in os.environ, f"{name} must be set: litdata empties the folders it works in"
     from litdata import optimize
 
-    optimize(fn=_itself, inputs=samples, output_dir=str(home / "litdata"), chunk_bytes="64MB", num_workers=1)
+    optimize(fn=_itself, inputs=samples, output_dir=str(home / "litdata"), chunk_bytes=f"{MEGABYTES}MB", num_workers=1)
 
 
 def _itself(sample: Sample) -> Sample:

@@ -4,21 +4,28 @@ The order of an epoch is a list of windows that depends on the data, the seed an
 a slice of it, and worker w of W makes batches w, w + W, ...: so nobody has to agree with anybody while training.
 """
 
+import copy
 import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from jaxtyping import Float, Int64
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from talkface.datasets.reader import Dataset, Sample
-from talkface.datasets.windows import ClipData, Companions, Windows
+from talkface.datasets.block import Block, Field, arrays_of
+from talkface.datasets.clipcache import ClipCache, cannot_keep, default_folder
+from talkface.datasets.clipdata import ClipData, Cuttable
+from talkface.datasets.companions import Companions
+from talkface.datasets.reader import Dataset
+from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, DatasetError
 
 Batch = dict[str, Any]
@@ -49,7 +56,13 @@ class Loader(IterableDataset[Batch]):
     random window of another clip with the same labels, and ``has_companion``, false where there is no other clip and
     the window is of the same one.
 
-    Memory: the order (8 bytes a window), ``cache_megabytes`` of clips, and the clips of one batch.
+    ``cache`` keeps decoded clips for later windows, epochs, workers, ranks and runs in one file (see
+    `clipcache.ClipCache`): True in the user's cache folder (or the one that ``TALKFACE_CACHE`` names), a folder, or
+    False. All such files in a folder hold at most ``cache_gigabytes``. Windows are the same to the bit either way;
+    those with pictures are never cached.
+
+    Memory: the order (8 bytes a window), the clips of one batch, and ``cache_megabytes`` of clips that are not in the
+    cache.
     """
 
     def __init__(
@@ -70,6 +83,8 @@ class Loader(IterableDataset[Batch]):
         labels: Sequence[str] = ("speaker", "emotion", "intensity"),
         on_error: Literal["raise", "skip"] = "raise",
         cache_megabytes: float = 256.0,
+        cache: str | Path | bool = True,
+        cache_gigabytes: float = 10.0,
     ) -> None:
         """``rank`` and ``ranks`` are torch.distributed's unless given. Raises ConfigError for what cannot be."""
         self.dataset, self.windows, self.batch_size, self.seed = dataset, windows, batch_size, seed
@@ -89,10 +104,12 @@ class Loader(IterableDataset[Batch]):
         self._begun = False
         self._resume: State | None = None
         self._clips: OrderedDict[int, ClipData | DatasetError] = OrderedDict()
+        self._workers: _Workers | None = None
         dataset.locate(self.members)  # read once here, not once a worker
+        self.cache = _open_cache(dataset, windows, cache, cache_gigabytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_clips": OrderedDict()}
+        return self.__dict__ | {"_clips": OrderedDict(), "_workers": None}
 
     def _check(self) -> None:
         if self.tail not in ("drop", "repeat") or self.on_error not in ("raise", "skip"):
@@ -165,35 +182,53 @@ class Loader(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        if worker:
+        yield from self._from(self._first_batch(number, workers), workers)
+
+    def _from(self, first: int, step: int) -> Iterator[Batch]:
+        """Every ``step``-th batch of the epoch."""
+        if get_worker_info():
             cv2.setNumThreads(0)  # its thread pool does not survive a fork
-        first = self._next = self._first_batch(number, workers)
-        self._begun, self._resume = True, None
+        self._next, self._begun, self._resume = first, True, None
         epoch = self.epoch
         order = self.order(epoch)
         self._clips.clear()
-        for index in range(first, len(self), workers):
-            batch = self._batch(order, epoch, index)
-            self._next = index + workers
-            yield batch
+        try:
+            for index in range(first, len(self), step):
+                batch = self._batch(order, epoch, index)
+                self._next = index + step
+                yield batch
+        finally:
+            self._clips.clear()  # they hold decoders
 
     def batches(self, workers: int = 0, *, start: str = "spawn", prefetch: int = 2) -> Iterator[Batch]:
         """The epoch's batches, made by ``workers`` processes; ``state_dict`` and ``skipped`` keep step with them.
 
-        ``start`` is ``spawn``, ``fork`` or ``forkserver``.
+        ``start`` is ``spawn``, ``fork`` or ``forkserver``. The processes stay for the next epoch, until `close` or
+        until nobody holds the loader.
         """
         if workers == 0:
             yield from self
             return
-        made = DataLoader(
-            self, batch_size=None, num_workers=workers, multiprocessing_context=start, prefetch_factor=prefetch
-        )
-        iterator = iter(made)  # the workers have their copies now
-        self._next, self._begun, self._resume = self._first_batch(0, workers), True, None
-        for batch in iterator:
-            self._next = batch["index"] + 1
-            self.skipped += len(batch["errors"])
-            yield batch
+        if self._resume is not None and self._resume["worker"] is not None:
+            raise ConfigError("the state is of one worker alone. Save loader.state_dict() in the main process.")
+        first = self._first_batch(0, workers)
+        if self._workers is None or not self._workers.are(workers, start, prefetch):
+            self.close()
+            self._workers = _Workers(self, workers, start, prefetch)
+        made = self._workers.epoch(first)
+        self._next, self._begun, self._resume = first, True, None
+        try:
+            for batch in made:
+                self._next = batch["index"] + 1
+                self.skipped += len(batch["errors"])
+                yield batch
+        except Exception:
+            self.close()  # nobody knows what became of them
+            raise
+
+    def close(self) -> None:
+        """End the worker processes of `batches`; the next call starts others."""
+        self._workers = None
 
     def state_dict(self, batches: int | None = None) -> State:
         """Where training stands: after the batch that was taken last, or after ``batches`` of this epoch.
@@ -255,26 +290,52 @@ class Loader(IterableDataset[Batch]):
             "buffer": self.buffer, "run": self.run, "weights": weights, "companion": list(self.by),
         }  # fmt: skip
 
+    @cached_property
+    def _fields(self) -> dict[str, Field | Mapping[str, Field]]:
+        """The arrays of a batch, a window each."""
+        flag = Field(np.dtype(bool), ())
+        found: dict[str, Field | Mapping[str, Field]] = {**self._own_fields, "repeated": flag}
+        return found | ({"companion": self._own_fields, "has_companion": flag} if self.by else {})
+
+    @cached_property
+    def _own_fields(self) -> dict[str, Field]:
+        return self.windows.fields(self.specs)
+
     def _batch(self, order: Int64[np.ndarray, " windows"], epoch: int, index: int) -> Batch:
         first = (index * self.ranks + self.rank) * self.batch_size
-        positions = [int(p) for p in range(first, first + self.batch_size)]
-        drawn = {p: self._draw(order, epoch, p) for p in positions}
-        self._fetch([row for d in drawn.values() for row in d.rows])
-        samples: list[Sample] = []
+        drawn = [self._draw(order, epoch, p) for p in range(first, first + self.batch_size)]
+        self._fetch([row for d in drawn for row in d.rows])
+        batch = Block.empty(self.batch_size, self._fields, shared=get_worker_info() is not None)
+        arrays = arrays_of(batch)
         errors: list[str] = []
-        for position, what in drawn.items():
+        for place, what in enumerate(drawn):
             try:
-                samples.append(self._sample(what))
+                self._cut(what, arrays, place)
             except DatasetError as error:
                 if self.on_error == "raise":
                     raise
                 LOG.warning("skipped: %s", error)
                 errors.append(str(error))
-                samples.append(self._stand_in(order, epoch, position))
+                drawn[place] = self._stand_in(order, epoch, first + place, arrays, place)
         self._trim()
+        self.windows.finish(arrays, self.specs)
+        if self.by:
+            self.windows.finish(arrays["companion"], self.specs)
+            batch["companion"]["key"] = [self._key(d.companion_row) for d in drawn]
         if get_worker_info() is None:
             self.skipped += len(errors)
-        return _collate(samples) | {"epoch": epoch, "index": index, "errors": errors}
+        batch["key"] = [self._key(d.row) for d in drawn]
+        batch.update({n: [values[codes[d.row]] for d in drawn] for n, (codes, values) in self._label_values.items()})
+        batch.update(epoch=epoch, index=index, errors=errors)
+        return batch
+
+    def _key(self, row: int) -> str:
+        key: str = self._keys[row].as_py()
+        return key
+
+    @cached_property
+    def _keys(self) -> pa.Array:
+        return self.dataset.clips.column("key").combine_chunks()
 
     def _draw(self, order: Int64[np.ndarray, " windows"], epoch: int, position: int) -> "_Drawn":
         """What stands at a position of the order; all that is random about it depends on the position alone."""
@@ -285,16 +346,28 @@ class Loader(IterableDataset[Batch]):
         return _Drawn(row, first, other, draw, position >= len(order))
 
     def _fetch(self, rows: Sequence[int]) -> None:
-        """Have the clips in ``rows`` in memory, or the reason why not."""
-        needed = [row for row in dict.fromkeys(rows) if row not in self._clips]
-        for row, data in zip(needed, self.dataset.try_read(needed, self.members), strict=True):
-            try:
-                clip = data if isinstance(data, DatasetError) else ClipData(self.dataset, row, data, self.specs)
-            except DatasetError as error:
-                clip = error
-            self._clips[row] = clip
-        for row in rows:
-            self._clips.move_to_end(row)
+        """Have the clips in ``rows`` in the cache or in memory, or the reason why not."""
+        wanted = [row for row in dict.fromkeys(rows) if not self._is_cached(row)]
+        missing = [row for row in wanted if row not in self._clips]
+        for row, data in zip(missing, self.dataset.try_read(missing, self.members), strict=True):
+            self._take(row, data)
+        for row in wanted:
+            if row in self._clips:
+                self._clips.move_to_end(row)
+
+    def _take(self, row: int, data: Mapping[str, bytes] | DatasetError) -> None:
+        """Keep a clip that was read, or the error in its place."""
+        try:
+            if isinstance(data, DatasetError):
+                raise data
+            clip = ClipData(self.dataset, row, data, self.specs)
+            if self.cache is None or not self.cache.put(row, clip):
+                self._clips[row] = clip
+        except DatasetError as error:
+            self._clips[row] = error
+
+    def _is_cached(self, row: int) -> bool:
+        return self.cache is not None and self.cache.has(row)
 
     def _trim(self) -> None:
         """Forget the clips that were not used for longest."""
@@ -303,37 +376,92 @@ class Loader(IterableDataset[Batch]):
             _, gone = self._clips.popitem(last=False)
             held -= gone.bytes if isinstance(gone, ClipData) else 0
 
-    def _clip(self, row: int) -> ClipData:
+    def _clip(self, row: int) -> Cuttable:
+        if self.cache is not None and self.cache.has(row):
+            return self.cache.get(row)
         clip = self._clips[row]
         if isinstance(clip, DatasetError):
             raise clip
         return clip
 
-    def _sample(self, drawn: "_Drawn") -> Sample:
+    def _cut(self, drawn: "_Drawn", arrays: Mapping[str, Any], place: int) -> None:
+        """Put a window, and its companion, into the batch."""
         clip = self._clip(drawn.row)
-        sample = self.windows.cut(clip, drawn.first, drawn.draw)
-        row = {name: values[codes[drawn.row]] for name, (codes, values) in self._label_values.items()}
-        sample |= {**row, "repeated": drawn.repeated}
+        self._cut_one(clip, drawn.first, drawn.draw, arrays, place)
+        arrays["repeated"][place] = drawn.repeated
         if self._companions is not None:
             other = self._clip(drawn.companion_row)
-            sample["companion"] = self.windows.cut(other, self._companion_first(other, drawn.draw), drawn.draw)
-            sample["has_companion"] = drawn.companion is not None
-        return sample
+            first = self._companion_first(other, drawn.draw)
+            self._cut_one(other, first, drawn.draw, arrays["companion"], place)
+            arrays["has_companion"][place] = drawn.companion is not None
 
-    def _companion_first(self, clip: ClipData, draw: np.random.Generator) -> int:
-        frames = int(self.windows.n_frames(np.array([clip.duration_ns]))[0])
-        return int(draw.integers(max(frames - self.windows.length, 0), endpoint=True))
+    def _cut_one(
+        self, clip: Cuttable, first: int, draw: np.random.Generator, arrays: Mapping[str, Any], place: int
+    ) -> None:
+        window = {name: arrays[name][place, ...] for name in self._own_fields}
+        self.windows.cut_into(window, clip, first, draw)
 
-    def _stand_in(self, order: Int64[np.ndarray, " windows"], epoch: int, position: int) -> Sample:
-        """The next window in the order that can be read."""
+    def _companion_first(self, clip: Cuttable, draw: np.random.Generator) -> int:
+        last = max(self.windows.frames_in(clip.duration_ns) - self.windows.length, 0)
+        return int(draw.integers(last, endpoint=True))
+
+    def _stand_in(
+        self, order: Int64[np.ndarray, " windows"], epoch: int, position: int, arrays: Mapping[str, Any], place: int
+    ) -> "_Drawn":
+        """Put the next window in the order that can be read into the batch."""
         for step in range(1, len(order)):
             drawn = self._draw(order, epoch, (position + step) % len(order))
             self._fetch(drawn.rows)
             try:
-                return self._sample(drawn) | {"repeated": True}
+                self._cut(drawn, arrays, place)
             except DatasetError:
                 self._trim()
+                continue
+            arrays["repeated"][place] = True
+            return drawn
         raise DatasetError(f"{self.dataset.url}: none of its {len(order)} windows can be read.")
+
+
+class _Workers:
+    """Processes that make a loader's batches and stay from epoch to epoch."""
+
+    def __init__(self, loader: Loader, workers: int, start: str, prefetch: int) -> None:
+        self._settings = workers, start, prefetch
+        self._part = _Part(loader)
+        self._made = DataLoader(
+            self._part,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=start,
+            prefetch_factor=prefetch,
+            persistent_workers=True,
+            collate_fn=_as_it_is,
+        )
+
+    def are(self, *settings: Any) -> bool:
+        return settings == self._settings
+
+    def epoch(self, first: int) -> Iterator[Batch]:
+        """The batches of the loader's epoch from ``first`` on."""
+        self._part.first[0] = first
+        return iter(self._made)
+
+
+class _Part(IterableDataset[Batch]):
+    """What one of the processes makes; where an epoch starts reaches it through shared memory."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = copy.copy(loader)
+        self.first = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        assert worker is not None
+        return self.loader._from(int(self.first[0]) + worker.id, worker.num_workers)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class _Drawn:
@@ -362,15 +490,12 @@ def _place_among_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:
     return rank, ranks
 
 
-def _collate(samples: Sequence[Sample]) -> Batch:
-    """Arrays and flags stacked to tensors, dicts field by field, all else as lists."""
-    batch: Batch = {}
-    for name, value in samples[0].items():
-        values = [s[name] for s in samples]
-        if isinstance(value, dict):
-            batch[name] = _collate(values)
-        elif isinstance(value, np.ndarray):
-            batch[name] = torch.from_numpy(np.stack(values))
-        else:
-            batch[name] = torch.tensor(values) if isinstance(value, bool) else values
-    return batch
+def _open_cache(dataset: Dataset, windows: Windows, folder: str | Path | bool, gigabytes: float) -> ClipCache | None:
+    """The cache of these windows; None where none is wanted or there can be none."""
+    if folder is False or gigabytes <= 0 or cannot_keep(dataset, windows):
+        return None
+    try:
+        return ClipCache(dataset, windows, default_folder() if folder is True else Path(folder), gigabytes)
+    except OSError as error:
+        LOG.warning("decoded clips are not kept: %s", error)
+        return None

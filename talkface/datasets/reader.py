@@ -153,9 +153,9 @@ class Dataset:
 
     def wanted(self, row: int, member: str) -> Wanted:
         """Where a member of the clip in a row of `clips` lies. Raises DatasetError if there is no such member."""
-        return self._index_of(member).wanted(int(row if self._rows is None else self._rows[row]), member)
+        return self.index_of(member).wanted(int(row if self._rows is None else self._rows[row]), member)
 
-    def _index_of(self, member: str) -> Places:
+    def index_of(self, member: str) -> Places:
         """The places among which a member is. Raises DatasetError for one of a stale sidecar."""
         if member in self.index.members:
             return self.index
@@ -184,7 +184,7 @@ class Dataset:
     def locate(self, members: Sequence[str]) -> None:
         """Read now where these members lie: copies in other processes need not do it again."""
         for member in members:
-            self._index_of(member)
+            self.index_of(member)
 
     @cached_property
     def places(self) -> Mapping[str, dict[str, tuple[str, int, int]]]:

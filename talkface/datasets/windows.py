@@ -1,6 +1,5 @@
 """Windows of fixed length at a task's frame rate, cut from clips on their native clocks."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,25 +9,20 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Float32, Int16, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from talkface.clip import NS, ColumnSpec, finite_rows, ns_to_samples
 from talkface.datasets import schema
 from talkface.datasets.augment import ON_PICTURE, check_mirror, light, mirror
-from talkface.datasets.reader import Dataset, Sample, clock_of, open_sound, sound_part
-from talkface.datasets.resample import resample_column
-from talkface.errors import ConfigError, DatasetError
-from talkface.media import ClipFrames, FlacSamples
+from talkface.datasets.block import Field
+from talkface.datasets.clipdata import ClipData, Cuttable, grid_ns
+from talkface.datasets.companions import label_groups
+from talkface.datasets.reader import Dataset, Sample
+from talkface.errors import ConfigError
 from talkface.vocab import SAMPLE_RATE
 
 SLACK_NS = 1_000_000
 """Containers round to milliseconds: a frame due in a clip's last millisecond is not counted as part of it."""
-
-DECODER_BYTES = 4_000_000
-"""What an open decoder of a 512 x 512 crop holds."""
-
-SMALL = 64
-"""Columns with up to so many numbers a row are put on a task's clock for a whole clip at once."""
 
 Pad = Literal["never", "short", "tail"]
 
@@ -68,68 +62,6 @@ class WindowPlan:
 
     def __len__(self) -> int:
         return len(self.clip)
-
-
-class ClipData:
-    """One clip's columns and media in memory."""
-
-    def __init__(self, dataset: Dataset, row: int, data: Mapping[str, bytes], specs: Mapping[str, ColumnSpec]) -> None:
-        """``data`` holds the members; raises DatasetError naming shard and member where one is damaged."""
-        clips = dataset.clips
-        self.key: str = clips.column("key")[row].as_py()
-        self.shard: str = clips.column("shard")[row].as_py()
-        self.duration_ns = int(clips.column("end_ns")[row].as_py() - clips.column("start_ns")[row].as_py())
-        self.specs = specs
-        self.columns = dataset.view(row, data, specs)
-        self.bytes = sum(map(len, data.values()))
-        self._media = {m: data[m] for m in ("json", "mp4", "flac") if m in data}
-
-        self._on_grid: dict[tuple[str, tuple[int, int]], np.ndarray] = {}
-
-    @cached_property
-    def _sound(self) -> FlacSamples:
-        return open_sound(f"{self.shard}: {self.key}.flac", self._media["flac"], self.duration_ns)
-
-    def sound(self, first: int, count: int) -> Int16[np.ndarray, " samples"]:
-        """``count`` samples, 16 kHz mono int16, from ``first`` on; fewer at the clip's end."""
-        return sound_part(f"{self.shard}: {self.key}.flac", self._sound, first, count)
-
-    def on_grid(self, name: str, rate: tuple[int, int], n: int) -> np.ndarray:
-        """A column at the clip's ``n`` frames at a task's rate, held in memory: all windows are slices of it."""
-        if (name, rate) not in self._on_grid:
-            self._on_grid[name, rate] = self.at(name, _grid_ns(np.arange(n, dtype=np.int64), rate))
-            self.bytes += self._on_grid[name, rate].nbytes
-        return self._on_grid[name, rate]
-
-    def at(self, name: str, times_ns: Int64[np.ndarray, " times"]) -> np.ndarray:
-        """A column at any times."""
-        spec, values = self.specs[schema.member_name(name)], self.columns[name]
-        clock, hold = clock_of(spec, values, self.columns["pts"], self.duration_ns)
-        return resample_column(spec, values, clock, times_ns, hold_ns=hold)
-
-    @cached_property
-    def crop(self) -> Float[np.ndarray, "2 3"]:
-        """Source pixels to crop pixels."""
-        try:
-            return np.array(json.loads(self._media["json"])["crop"]).reshape(2, 3)
-        except (ValueError, KeyError) as error:
-            raise self._damaged("json", error) from error
-
-    def frames(self, indices: Sequence[int]) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
-        """Frames of the crop's video by rising index, RGB."""
-        try:
-            # 16 frames in a row: PyAV is three times as fast as decord, which also holds on to a gigabyte.
-            yield from self._frames.each(indices)
-        except Exception as error:  # decoders have many kinds, decord's own among them
-            raise self._damaged("mp4", error) from error
-
-    @cached_property
-    def _frames(self) -> ClipFrames:
-        self.bytes += DECODER_BYTES
-        return ClipFrames(self._media["mp4"], backend="av")
-
-    def _damaged(self, member: str, error: Exception) -> DatasetError:
-        return DatasetError(f"{self.shard}: {self.key}.{member} is damaged ({type(error).__name__}: {error}).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +119,7 @@ class Windows:
         return self.length if self.stride is None else self.stride
 
     @cached_property
-    def _rate(self) -> tuple[int, int]:
+    def rate(self) -> tuple[int, int]:
         """Frames a second as a fraction: 29.97 is 30000/1001 only if given as such."""
         return Fraction(self.fps).limit_denominator(1001).as_integer_ratio()
 
@@ -195,11 +127,12 @@ class Windows:
         """How many frames at the task's rate fall into clips of these durations; at least one."""
         return np.maximum(self._due(duration_ns), 1)
 
-    def _n_frames(self, duration_ns: int) -> int:
+    def frames_in(self, duration_ns: int) -> int:
+        """As `n_frames`, of one clip."""
         return max(self._due(duration_ns), 1)
 
     def _due(self, duration_ns: Any) -> Any:
-        top, bottom = self._rate
+        top, bottom = self.rate
         return -((SLACK_NS - duration_ns) * top // (NS * bottom))
 
     def plan(self, clips: pa.Table) -> WindowPlan:
@@ -207,7 +140,7 @@ class Windows:
         n = self.n_frames(clips.column("end_ns").to_numpy() - clips.column("start_ns").to_numpy())
         left = n - self.length
         if self.pad == "tail":
-            count = -(-np.maximum(left, 0) // self.step) + 1
+            count = np.minimum(-(-np.maximum(left, 0) // self.step), (n - 1) // self.step) + 1
         else:
             count = np.where(left >= 0, left // self.step + 1, int(self.pad == "short"))
         clip = np.repeat(np.arange(len(n)), count)
@@ -266,90 +199,120 @@ class Windows:
 
     def times_ns(self, first: int) -> Int64[np.ndarray, " length"]:
         """Times of a window's frames from its clip's start; no rounding error adds up."""
-        return _grid_ns(np.arange(first, first + self.length, dtype=np.int64), self._rate)
+        return grid_ns(np.arange(first, first + self.length, dtype=np.int64), self.rate)
 
     def cut(self, clip: ClipData, first: int, rng: np.random.Generator) -> Sample:
         """The window that starts with frame ``first`` at the task's rate."""
-        times = self.times_ns(first)
-        n = self._n_frames(clip.duration_ns)
-        inside = np.arange(first, first + self.length) < n
-        window: Sample = {"key": clip.key, "times_ns": times}
-        valid = inside.copy()
-        for name in self.columns:
-            spec, values = clip.specs[schema.member_name(name)], clip.columns[name]
+        fields = self.fields(clip.specs)
+        batch = {name: np.empty((1, *field.shape), field.dtype) for name, field in fields.items()}
+        self.cut_into({name: values[0, ...] for name, values in batch.items()}, clip, first, rng)
+        self.finish(batch, clip.specs)
+        return {"key": clip.key} | {name: values[0] for name, values in batch.items()}
+
+    def fields(self, specs: Mapping[str, ColumnSpec]) -> dict[str, Field]:
+        """The arrays of a window."""
+        found = {"times_ns": Field(np.dtype(np.int64), (self.length,)), "valid": Field(np.dtype(bool), (self.length,))}
+        for spec in (specs[schema.member_name(name)] for name in self.columns):
+            dtype = np.dtype(spec.dtype)
+            real = np.promote_types(np.float32, dtype) if dtype.kind == "f" else dtype
             if spec.clock == "clip":
-                window[name] = values
-            elif spec.clock == "sound" and self.sound_rows == "native":
-                window[name] = self._sound_rows(spec, values, int(times[0]))
+                found[spec.name] = Field(dtype, spec.shape)
+            elif self.is_native(spec):
+                rows = round(self.length / self.fps * spec.rate)
+                found[spec.name] = Field(np.promote_types(np.float32, dtype), (rows, *spec.shape))
             else:
-                window[name] = self._column(clip, name, times, first, n)
-                if spec.clock == "frame" and window[name].dtype.kind == "f":
-                    valid &= finite_rows(window[name])
-        window["valid"] = valid
+                found[spec.name] = Field(real, (self.length, *spec.shape))
         if self.sound:
-            window["sound"] = self._sound(clip, int(times[0]))
+            found["sound"] = Field(np.dtype(np.float32), (round(self.length / self.fps * SAMPLE_RATE),))
         if self.pictures is not None:
-            self._add_pictures(window, clip, inside, rng)
+            size = self.pictures.size
+            found["frames"] = Field(np.dtype(np.uint8), (self.length, size, size, 3))
+            found["frame_index"] = Field(np.dtype(np.int64), (self.length,))
         if self.mirror:
-            window["mirrored"] = np.bool_(rng.random() < self.mirror)
+            found["mirrored"] = Field(np.dtype(bool), ())
+        return found
+
+    def is_native(self, spec: ColumnSpec) -> bool:
+        """Whether a column comes as rows on its own clock, or without one."""
+        return spec.clock == "clip" or (spec.clock == "sound" and self.sound_rows == "native")
+
+    def cut_into(self, window: Mapping[str, np.ndarray], clip: Cuttable, first: int, rng: np.random.Generator) -> None:
+        """Fill the arrays of one window (those of `fields`); `finish` then completes many at once.
+
+        Raises DatasetError naming shard and member; what the arrays hold then is of no use.
+        """
+        times = window["times_ns"]
+        times[:] = self.times_ns(first)
+        n = self.frames_in(clip.duration_ns)
+        window["valid"][:] = np.arange(first, first + self.length) < n
+        for name in self.columns:
+            out = window[name]
+            spec = clip.specs[schema.member_name(name)]
+            if spec.clock == "clip":
+                out[...] = clip.native[name]
+            elif self.is_native(spec):
+                _rows_from(clip.native[name], round((int(times[0]) / NS - spec.first_seconds) * spec.rate), out)
+            else:
+                part = clip.rows(name, self.rate, n, first, first + self.length)
+                out[: len(part)] = part
+                out[len(part) :] = np.nan if out.dtype.kind == "f" else 0
+        if self.sound:
+            out = window["sound"]
+            part = clip.sound(ns_to_samples(int(times[0])), len(out))
+            np.multiply(part, np.float32(1 / 32768), out=out[: len(part)])
+            out[len(part) :] = 0
+        if self.pictures is not None:
+            assert isinstance(clip, ClipData)
+            self._add_pictures(window, clip, rng)
+        if self.mirror:
+            window["mirrored"][()] = rng.random() < self.mirror
             if window["mirrored"]:
-                window = mirror(window, self.pictures.size if self.pictures else 0)
-        if self.fill is not None:
-            for name in self.columns:
-                if window[name].dtype.kind == "f":
-                    window[name] = np.nan_to_num(window[name], nan=self.fill)
-        return window
+                for name, values in mirror(window, self.pictures.size if self.pictures else 0).items():
+                    if values is not window[name]:
+                        window[name][...] = values
 
-    def _column(self, clip: ClipData, name: str, times: np.ndarray, first: int, n: int) -> np.ndarray:
-        """A column at the window's times, missing outside of the clip's ``n`` frames."""
-        spec = clip.specs[schema.member_name(name)]
-        if np.prod(spec.shape, dtype=int) <= SMALL:
-            part = clip.on_grid(name, self._rate, n)[first : first + self.length]
-        else:
-            part = clip.at(name, times[: max(n - first, 0)])
-        out = np.full((self.length, *part.shape[1:]), np.nan if part.dtype.kind == "f" else 0, part.dtype)
-        out[: len(part)] = part
-        return out
+    def finish(self, windows: Mapping[str, np.ndarray], specs: Mapping[str, ColumnSpec]) -> None:
+        """What is left to do for windows that lie one after the other in arrays: ``valid``, and ``fill``."""
+        for name in self.columns:
+            values = windows[name]
+            if values.dtype.kind != "f":
+                continue
+            if specs[schema.member_name(name)].clock == "frame":
+                valid = windows["valid"]
+                valid &= finite_rows(values.reshape(-1, *values.shape[2:])).reshape(valid.shape)
+            if self.fill is not None:
+                np.nan_to_num(values, copy=False, nan=self.fill)
 
-    def _sound_rows(self, spec: ColumnSpec, values: np.ndarray, start_ns: int) -> np.ndarray:
-        first = round((start_ns / NS - spec.first_seconds) * spec.rate)
-        count = round(self.length / self.fps * spec.rate)
-        out = np.full((count, *values.shape[1:]), np.nan, np.promote_types(np.float32, values.dtype))
-        low, high = np.clip([first, first + count], 0, len(values))
-        out[low - first : high - first] = values[low:high]
-        return out
-
-    def _sound(self, clip: ClipData, start_ns: int) -> Float32[np.ndarray, " samples"]:
-        first = ns_to_samples(start_ns)
-        out = np.zeros(round(self.length / self.fps * SAMPLE_RATE), np.float32)
-        part = clip.sound(first, len(out))
-        np.multiply(part, np.float32(1 / 32768), out=out[: len(part)])
-        return out
-
-    def _add_pictures(self, window: Sample, clip: ClipData, inside: np.ndarray, rng: np.random.Generator) -> None:
+    def _add_pictures(self, window: Mapping[str, np.ndarray], clip: ClipData, rng: np.random.Generator) -> None:
         """Frames, resized, and the points on them in step."""
         assert self.pictures is not None
-        pts, size = clip.columns["pts"], self.pictures.size
-        index = nearest(pts, window["times_ns"])
+        pts, size = clip.native["pts"], self.pictures.size
+        inside, index, frames = window["valid"], window["frame_index"], window["frames"]
+        index[:] = nearest(pts, window["times_ns"])
         index[~inside] = -1
         different, place = np.unique(index[inside], return_inverse=True)
-        shown = np.empty((len(different), size, size, 3), np.uint8)
+        in_place = len(different) == self.length and not self.pictures.light
+        shown = frames if in_place else np.empty((len(different), size, size, 3), np.uint8)
         for number, frame in enumerate(clip.frames(different.tolist())):
             if number == 0:
                 x, y, side = self.pictures.square(len(frame), rng)
             _resize(frame[y : y + side, x : x + side], shown[number])
-        if self.pictures.light:
-            shown = light(shown, self.pictures.light, rng)
-        if len(shown) < self.length:
-            shown = _spread(shown[place], inside)
-        window["frames"] = shown
-        window["frame_index"] = index
+        if not in_place:
+            shown = light(shown, self.pictures.light, rng) if self.pictures.light else shown
+            frames[inside], frames[~inside] = shown[place], 0
         scale = size / side
         # Coordinates are continuous and the first pixel spans 0..1, so that sizes and coordinates scale alike.
         to_part = np.array([[scale, 0, -x * scale], [0, scale, -y * scale]])
         to_picture = to_part @ np.vstack([clip.crop, [0, 0, 1]])
         for name in set(ON_PICTURE) & set(self.columns):
-            window[name] = move_points(window[name], to_picture)
+            window[name][...] = move_points(window[name], to_picture)
+
+
+def _rows_from(values: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Fill ``out`` with the rows from ``first`` on; those that there are not are missing."""
+    low, high = (int(at) for at in np.clip([first, first + len(out)], 0, len(values)))
+    out[:] = np.nan
+    out[low - first : high - first] = values[low:high]
 
 
 def move_points(values: np.ndarray, matrix: Float[np.ndarray, "2 3"]) -> np.ndarray:
@@ -373,13 +336,6 @@ def nearest(clock_ns: Int64[np.ndarray, " frames"], times_ns: Int64[np.ndarray, 
     return index
 
 
-def _spread(frames: UInt8[np.ndarray, "n size size 3"], at: np.ndarray) -> UInt8[np.ndarray, "length size size 3"]:
-    """Frames where ``at`` is true, black elsewhere."""
-    out = np.zeros((len(at), *frames.shape[1:]), np.uint8)
-    out[at] = frames
-    return out
-
-
 def _resize(picture: UInt8[np.ndarray, "side side 3"], out: UInt8[np.ndarray, "size size 3"]) -> None:
     """Fill ``out`` with the picture."""
     size = len(out)
@@ -388,53 +344,3 @@ def _resize(picture: UInt8[np.ndarray, "side side 3"], out: UInt8[np.ndarray, "s
         return
     smaller = size < len(picture)
     cv2.resize(picture, (size, size), dst=out, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-
-
-def _grid_ns(frames: Int64[np.ndarray, " n"], rate: tuple[int, int]) -> Int64[np.ndarray, " n"]:
-    """Times of frames at a rate from a clip's start; no rounding error adds up."""
-    top, bottom = rate
-    times: np.ndarray = frames * (NS * bottom) // top
-    return times
-
-
-class Companions:
-    """Other clips with the same labels: the same speaker with the same emotion, unless told otherwise."""
-
-    def __init__(self, clips: pa.Table, by: Sequence[str] = ("speaker", "emotion")) -> None:
-        self._group = label_groups(clips, by)
-        self._order = np.argsort(self._group, kind="stable")
-        self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(len(self._order))
-        sorted_groups = self._group[self._order]
-        self._low = np.searchsorted(sorted_groups, self._group, side="left")
-        self._high = np.searchsorted(sorted_groups, self._group, side="right")
-
-    def rows(self, row: int) -> Int64[np.ndarray, " others"]:
-        """Rows of all other clips with the labels of ``row``; none where one of its labels is not known."""
-        if self._group[row] < 0:
-            return self._order[:0]
-        same = self._order[self._low[row] : self._high[row]]
-        return same[same != row]
-
-    def draw(self, row: int, rng: np.random.Generator) -> int | None:
-        """One of `rows` at random, or None if there is none."""
-        others = self._high[row] - self._low[row] - 1
-        if self._group[row] < 0 or others < 1:
-            return None
-        place = self._low[row] + int(rng.integers(others))
-        return int(self._order[place + (place >= self._place[row])])
-
-
-def label_groups(clips: pa.Table, by: Sequence[str]) -> Int64[np.ndarray, " clips"]:
-    """A number a combination of labels, from 0; -1 where one of them is not known. Raises ConfigError for no label."""
-    groups = np.zeros(clips.num_rows, np.int64)
-    known = np.ones(clips.num_rows, bool)
-    for name in by:
-        if name not in clips.column_names:
-            raise ConfigError(f"no label {name!r}; there are: {', '.join(clips.column_names)}")
-        codes = clips.column(name).combine_chunks().dictionary_encode().indices
-        known &= codes.is_valid().to_numpy(zero_copy_only=False)
-        code = codes.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        groups = np.unique(groups * (code.max(initial=0) + 1) + code, return_inverse=True)[1].astype(np.int64)
-    found: np.ndarray = np.where(known, groups, -1)
-    return found

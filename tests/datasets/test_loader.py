@@ -203,6 +203,48 @@ def test_resume_between_processes(dataset: Dataset, workers: tuple[int, int]) ->
     assert all_same(list(second.batches(workers[1], start="fork")), whole), "the next pass is a whole epoch again"
 
 
+def test_workers_stay_and_start_where_they_are_told(dataset: Dataset) -> None:
+    loader, alone = (Loader(dataset, WINDOWS, batch_size=4, seed=5) for _ in range(2))
+    whole = {e: (alone.set_epoch(e), list(alone))[1] for e in (0, 1, 2)}
+    before = {p.pid for p in multiprocessing.active_children()}
+
+    def ours() -> set[int | None]:
+        return {p.pid for p in multiprocessing.active_children()} - before
+
+    assert all_same(list(loader.batches(2, start="fork")), whole[0])
+    stayed = ours()
+    assert len(stayed) == 2
+    loader.set_epoch(1)
+    begun = [b for _, b in zip(range(3), loader.batches(2, start="fork"), strict=False)]
+    state = loader.state_dict()
+    assert all_same(begun, whole[1][:3])
+    loader.set_epoch(2)
+    assert all_same(list(loader.batches(2, start="fork")), whole[2])
+    loader.load_state_dict(state)
+    assert all_same(begun + list(loader.batches(2, start="fork")), whole[1])
+    assert ours() == stayed
+    with pytest.raises(ConfigError, match="of one worker alone"):
+        loader.load_state_dict(state | {"worker": [0, 2]})
+        next(loader.batches(2, start="fork"))
+    loader.load_state_dict(state)
+    assert all_same(list(loader.batches(1, start="fork")), whole[1][3:]) and len(ours() - stayed) == 1
+    loader.close()
+    assert not ours()
+
+
+def test_workers_that_fail_make_place_for_others(tmp_path: Path) -> None:
+    dataset, shard, _ = broken(tmp_path, "gone")
+    loader = Loader(dataset, WINDOWS, batch_size=2)
+    whole = (tmp_path / "d" / shard).with_suffix(".kept")
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="the shard is missing"):
+            list(loader.batches(2, start="fork"))
+    make(tmp_path / "other", CLIPS, megabytes=0.035)
+    whole.write_bytes((tmp_path / "other" / shard).read_bytes())
+    whole.rename(tmp_path / "d" / shard)
+    assert all_same(list(loader.batches(2, start="fork")), list(loader))
+
+
 def test_resume_with_other_ranks(dataset: Dataset) -> None:
     """What two ranks left over, four finish."""
 
