@@ -97,7 +97,7 @@ def dead_shapes(shapes: Float[np.ndarray, "frames 52"]) -> dict[str, str]:
         if len(known) == 0:
             found[name] = "no value in any frame"
         elif np.ptp(np.quantile(known, (0.01, 0.99))) < DEAD_RANGE:
-            found[name] = f"stays within {DEAD_RANGE:g}"
+            found[name] = f"98 % of its frames within {DEAD_RANGE:g}"
     return found
 
 
@@ -106,7 +106,7 @@ def report(dataset: Dataset) -> str:
     motion = measure(dataset)
     sections = [
         ("What is in it", _tiles(dataset)),
-        ("Speakers and emotions", _figure(_labels(dataset)) + _splits(dataset)),
+        ("Speakers and emotions", _labels(dataset) + _splits(dataset)),
         ("Clips", _figure(_lengths(dataset))),
         ("Head", _figure(_pose(motion)) + _buckets(motion)),
         ("Blendshapes", _figure(_ranges(motion)) + _dead(motion)),
@@ -136,9 +136,11 @@ def _tiles(dataset: Dataset) -> str:
     return '<div class="tiles">' + "".join(f"<div><b>{v}</b>{k}</div>" for k, v in facts.items()) + "</div>"
 
 
-def _labels(dataset: Dataset) -> go.Figure:
+def _labels(dataset: Dataset) -> str:
     """Emotions stacked by intensity, and the speakers with the most seconds."""
     rows = dataset.clips.select(["emotion", "intensity", "speaker", "duration"]).to_pylist()
+    if not any(row["emotion"] or row["speaker"] for row in rows):
+        return "<p>No clip has a label.</p>"
     figure = make_subplots(1, 2, subplot_titles=("clips by emotion and intensity", "minutes by speaker (40 most)"))
     names = [e for e in (*EMOTIONS, None) if any(r["emotion"] == e for r in rows)]
     for colour, level in zip(COLOURS, (1, 2, 3, None), strict=True):
@@ -154,7 +156,8 @@ def _labels(dataset: Dataset) -> go.Figure:
     x, y = [k for k, _ in top], [v for _, v in top]
     figure.add_bar(x=x, y=y, showlegend=False, marker_color="#868e96", row=1, col=2)
     figure.update_xaxes(type="category")
-    return figure.update_layout(barmode="stack", legend={"orientation": "h", "y": 1.18})
+    above = {"orientation": "h", "y": 1.14, "yanchor": "bottom", "traceorder": "normal"}
+    return _figure(figure.update_layout(barmode="stack", legend=above))
 
 
 def _splits(dataset: Dataset) -> str:
@@ -168,7 +171,7 @@ def _splits(dataset: Dataset) -> str:
 def _lengths(dataset: Dataset) -> go.Figure:
     figure = make_subplots(1, 3, subplot_titles=("seconds a clip", "frames a second", "drift of sound, ms"))
     for col, name in enumerate(("duration", "fps_avg", "av_drift_ms"), 1):
-        figure.add_trace(_histogram(_known(dataset, name)), row=1, col=col)
+        figure.add_trace(_histogram(_known(dataset, name).round(3)), row=1, col=col)
     return figure
 
 
@@ -207,7 +210,8 @@ def _ranges(motion: Motion) -> go.Figure:
     marks = {"x": ARKIT, "mode": "markers"}
     figure.add_scatter(**marks, y=middle, name="median", marker={"color": "#111", "size": 5})
     figure.add_scatter(**marks, y=top, name="largest", marker={"color": "#868e96", "symbol": "line-ew-open"})
-    return figure.update_layout(yaxis_range=[0, 1.02], xaxis_tickangle=-60, legend={"orientation": "h", "y": 1.15})
+    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    return figure.update_layout(yaxis_range=[0, 1.02], xaxis_tickangle=-60, legend=above)
 
 
 def _dead(motion: Motion) -> str:
