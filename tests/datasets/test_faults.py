@@ -9,8 +9,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pyarrow as pa
@@ -213,9 +215,80 @@ def test_windows_from_an_object_store_are_those_of_the_disk(root: Path, s3: str)
         open_dataset(url).member("s0", "arkit.npy")
 
 
+class Forwards(BaseHTTPRequestHandler):
+    """Stands before an object store; says nothing more after half of the body of a shard's ``at`` bytes and beyond."""
+
+    store = ""
+    at = 0
+    asked = 0
+    over: threading.Event
+
+    def do_GET(self) -> None:
+        self._forward()
+
+    def do_HEAD(self) -> None:
+        self._forward()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _forward(self) -> None:
+        headers = {k: v for k, v in self.headers.items() if k != "Host"}
+        request = Request(self.store + self.path, headers=headers, method=self.command)
+        try:
+            answer = urlopen(request)
+        except HTTPError as error:
+            answer = error
+        with answer:
+            body = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                if name not in ("Server", "Date", "Connection", "Transfer-Encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            span = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+            if self.path.endswith(".tar") and int(span[1] or self.at) >= self.at and self.command == "GET":
+                type(self).asked += 1
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                self.over.wait(120)
+            else:
+                self.wfile.write(body)
+
+
+def test_an_object_store_that_stops_answering_in_the_middle(
+    root: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one, behind a proxy that goes silent in the middle of a shard; what lies before is still read."""
+    url = f"{BUCKET}/{uuid.uuid4().hex}"
+    Folder(url).fs.put(str(root), url, recursive=True)
+    local = open_dataset(str(root))
+    shard, offset, _ = local.places["s1"]["head.npy"]
+
+    class Handler(Forwards):
+        store = s3
+        at = offset
+        over = threading.Event()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        opened = open_dataset(url, timeout=0.7)  # another than of the tests before: s3fs keeps its connections
+        assert opened.member("s0", "json") == local.member("s0", "json")
+        with pytest.raises(DatasetError, match=rf"{shard}: s1\.head\.npy: the server stopped answering"):
+            opened.member("s1", "head.npy")
+        with pytest.raises(DatasetError, match=r"\.tar: s1\.\w+(\.npy)?: the server stopped answering"):
+            list(Loader(opened.where(pa.compute.field("key") == "s1"), WINDOWS, batch_size=1))
+        assert Handler.asked >= 2
+        Handler.over.set()
+        server.shutdown()
+
+
 WRITER = """
 import sys, time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 from talkface.store import Folder
 with Folder(sys.argv[1]).lock():
     Path(sys.argv[2]).touch()
