@@ -30,7 +30,9 @@ def command(
     hold_out: HoldOut = "val",
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=0, help="Processes that read data.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch on a CPU (default: cores).")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of PyTorch (default: tiny 1, else cores).")
+    ] = None,
 ) -> None:
     """Train a model on a dataset. Many GPUs: `accelerate launch -m talkface.cli train ...`.
 
@@ -44,7 +46,7 @@ def command(
     from talkface.train.loop import train
 
     settings = configure(task, preset, config, set_ or ())
-    torch.set_num_threads(threads or worker_count(None))
+    torch.set_num_threads(threads or (1 if preset == "tiny" else worker_count(None)))
     used = min(4, worker_count(None) - 1) if workers is None else workers
     clips, held = split(data, hold_out)
     try:

@@ -70,7 +70,7 @@ def train(
 
     Raises ConfigError before the first step for what cannot be; RunError when the loss is no number or the disk full.
     """
-    accelerator = Accelerator(cpu=cpu, mixed_precision=_precision(config.training, cpu))
+    accelerator = _accelerator(config.training, cpu)
     with Folder(out).lock() if accelerator.is_main_process else nullcontext():
         say = say if accelerator.is_main_process else _silent
         run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say)
@@ -254,6 +254,16 @@ def _optimizer(net: torch.nn.Module, settings: Training) -> torch.optim.Optimize
     made = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
     trained = [p for p in net.parameters() if p.requires_grad]
     return made(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
+def _accelerator(settings: Training, cpu: bool) -> Accelerator:
+    """Raises ConfigError where this process has settled on another device or precision: there is one for all of it."""
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=_precision(settings, cpu))
+    except ValueError as error:
+        raise ConfigError(
+            "This process trained with another precision or on another device before. Train in a process of its own."
+        ) from error
 
 
 def _precision(settings: Training, cpu: bool) -> str:

@@ -1,4 +1,4 @@
-"""A small dataset of talkers for trainers: the mouth follows the sound, the brows follow the emotion."""
+"""A small dataset of talkers for trainers: the mouth follows the sound, other shapes the emotion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,12 @@ ARKIT_COLUMN = ColumnSpec(
     name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes", names=ARKIT
 )
 COLUMNS = (ARKIT_COLUMN, Head.columns[0], Mel.columns[0])
+RAISED = {
+    "happy": ("mouthSmileLeft", "mouthSmileRight"),
+    "angry": ("browDownLeft", "browDownRight", "noseSneerLeft", "noseSneerRight"),
+    "surprised": ("browInnerUp",),
+}
+"""Shapes that a label raises by a half."""
 TALKERS = tuple((f"p{i}", emotion) for i in range(3) for emotion in ("neutral", "happy"))
 
 
@@ -35,7 +41,8 @@ def talker(seed: int, emotion: str, frames: int, *, silent: bool = False) -> dic
     sound *= np.interp(np.arange(len(sound)) / 16000, seconds, loud)
     arkit = rng.normal(0, 0.002, (frames, 52)) + 0.05
     arkit[:, ARKIT.index("jawOpen")] += 0.6 * loud
-    arkit[:, ARKIT.index("mouthSmileLeft")] += 0.5 * (emotion == "happy")
+    for name in RAISED.get(emotion, ()):
+        arkit[:, ARKIT.index(name)] += 0.5
     arkit[:, ARKIT.index("tongueOut")] = np.nan
     arkit[5::17] = np.nan
     angles = np.stack([0.3 * np.sin(seconds + seed), 0.1 * np.cos(seconds), 0 * seconds], axis=1)

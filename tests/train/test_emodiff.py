@@ -1,7 +1,6 @@
 """EmoDiff: the condition matrix cell by cell, Alg. 1 for every length, masks, guidance, and a model that learns."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,15 @@ from hypothesis import strategies as st
 
 from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError
 from talkface.motion import Motion
+from talkface.train import checkpoint
 from talkface.train.base import Speech, Style, TaskConfig, configure
+from talkface.train.checkpoint import Model
 from talkface.train.data import split, training_loader
-from talkface.train.nets.denoiser import Denoiser, alignment, condition_rows
+from talkface.train.diffusion import schedule_facts
+from talkface.train.loop import train
+from talkface.train.nets.denoiser import Denoiser, Fade, alignment, condition_rows
 from talkface.train.tasks.emodiff import (
     EmoDiffConfig,
     Sampling,
@@ -23,6 +27,8 @@ from talkface.train.tasks.emodiff import (
     draw_frames,
     window_starts,
 )
+from talkface.vocab import ARKIT
+from tests.train.making import RAISED, make
 
 SMALL = ("width=32", "layers=1", "heads=2", "sound_width=8", "stride=8", "training.batch_size=4")
 
@@ -34,7 +40,7 @@ def draw(seed: int = 0) -> torch.Generator:
 @pytest.fixture(scope="module")
 def task(talkers: str) -> Task:
     """The papers' objective: what `Echo` gives is a noise."""
-    config = emodiff("noise.predict=epsilon", "noise.schedule=linear")
+    config = emodiff("noise.predict=epsilon", "noise.schedule=linear", "fade=0", "velocity=0")
     return Task(config, Task.learn(config, Dataset(talkers)))
 
 
@@ -211,6 +217,50 @@ def test_the_network_takes_its_conditions(conditioning: str) -> None:
     assert (moved[:, 7] > 1e-4).all()
 
 
+def test_x0_fades_from_the_initial_frame_to_the_style() -> None:
+    """a_i initial + (1 - a_i) (mean style + change), a_i = exp(-i / fade); a frame that is missing has no part."""
+    style, change = torch.tensor([1.0, 2, 6]).expand(1, 2, 3).transpose(1, 2), torch.full((1, 8, 2), 0.5)
+    condition = condition_matrix(torch.full((1, 2), 10.0), style, 8)
+    held = torch.exp(-torch.arange(8.0) / 2)
+    found = Fade(8, 2.0)(change, condition)
+    assert torch.equal(found[0, 0], torch.full((2,), 10.0))
+    torch.testing.assert_close(found[0, :, 0], held * 10 + (1 - held) * 3.5)
+    lost = condition_matrix(torch.full((1, 2), torch.nan), style.clone().index_fill(1, torch.tensor(1), torch.nan), 8)
+    torch.testing.assert_close(Fade(8, 2.0)(change, lost), torch.full((1, 8, 2), 3.5 + 0.5))
+
+
+def test_without_a_condition_nothing_fades() -> None:
+    torch.manual_seed(0)
+    net = Denoiser(state=2, frames=8, sound=4, width=16, layers=1, heads=2, fade=4).eval()
+    x, t, sound = torch.randn(2, 8, 2), torch.tensor([3, 3]), torch.randn(2, 8, 4)
+    one, other = (condition_matrix(torch.full((2, 2), v), torch.full((2, 3, 2), v), 8) for v in (1.0, 9.0))
+    drop = torch.tensor([False, True])
+    made = net(x, t, one, sound, drop), net(x, t, other, sound, drop)
+    assert torch.equal(made[0][1], made[1][1])
+    assert (made[0][0, 0] == 1).all() and (made[1][0, 0] == 9).all()
+
+
+def test_steps_weigh_in_the_loss_where_both_frames_are_known(task: Task, batch: Batch) -> None:
+    """What is off by the same everywhere has no error of its steps; `velocity` adds what changes, where it is known."""
+    config = emodiff("velocity=2", "fade=0")
+    moving = Task(config, task.facts | {"noise": schedule_facts(config.noise)})
+    x0, mask, given = moving.prepare(batch, draw())
+    keep, t = torch.zeros(len(x0), dtype=torch.bool), torch.zeros(len(x0), dtype=torch.long)
+    zigzag = torch.where(torch.arange(32) % 2 == 0, 1.0, -1.0)[None, :, None].expand_as(x0)
+
+    def error(off: torch.Tensor) -> float:
+        return float(moving.error(lambda *_: x0 + off, x0, mask, given, t, keep, draw())[0])  # type: ignore[arg-type]
+
+    assert not mask.all()
+    assert error(torch.ones_like(x0)) == pytest.approx(1)
+    assert error(zigzag) == pytest.approx(1 + 2 * 2**2)
+
+
+def test_fading_is_of_x0() -> None:
+    with pytest.raises(ConfigError, match=r"noise\.predict=x0"):
+        emodiff("fade=4", "noise.predict=epsilon")
+
+
 def test_sound_reaches_the_frames_around_it() -> None:
     """In `cross`, a frame may look at sound two frames away, and at the four filled rows of the condition."""
     barrier = alignment(8, 2)
@@ -273,32 +323,48 @@ def test_the_same_seed_gives_the_same_motion(task: Task, talkers: str, sampler: 
     assert np.nanmax(np.abs(one.arkit - other.arkit)) > 0.01
 
 
-def test_it_learns(talkers: str, tmp_path: Path) -> None:
-    """A minute's training on talkers: held-out loss far below one (what predicting nothing costs), the style's smile
-    shows, and the jaw follows the sound of a speaker who was never seen."""
-    from talkface.train import checkpoint  # noqa: PLC0415
-    from talkface.train.loop import train  # noqa: PLC0415
-
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Dataset]:
+    """What a minute's training makes of talkers, and the speaker that was held out."""
+    folder = tmp_path_factory.mktemp("learned")
+    data = make(folder / "data", tuple((f"p{i}", e) for i in range(3) for e in ("neutral", *RAISED)))
     changes = ("width=64", "layers=2", "training.steps=300", "training.batch_size=16", "training.evaluate_every=300",
                "training.learning_rate=2e-3", "training.evaluate_batches=2", "stride=2")  # fmt: skip
-    config = configure("emodiff", "tiny", None, changes)
-    clips, held = split(talkers, "p2")
+    clips, held = split(data, "p2")
     assert held is not None
-    result = train("emodiff", config, clips, held, tmp_path, say=lambda text: None)
-    assert result.best is not None and result.best["loss"] < 0.15
-    model = checkpoint.load(tmp_path, task="emodiff")
+    result = train("emodiff", configure("emodiff", "tiny", None, changes), clips, held, folder, say=lambda text: None)
+    assert result.best is not None and result.best["loss"] < 0.15, "predicting nothing costs 1"
+    return checkpoint.load(folder, task="emodiff"), held
+
+
+def motion_in_the_style_of(learned: tuple[Model, Dataset], key: str, **how: float) -> tuple[Motion, np.ndarray]:
+    """Motion for a clip's own sound, and the clip's blendshapes."""
+    model, held = learned
+    columns = held.arrays(key, ["arkit", "head", "mel"])
+    seen = np.isfinite(columns["head"]).all(1)
+    style = Style(columns["arkit"][seen], columns["head"][seen, :7])
+    mel = np.concatenate([columns["mel"], columns["mel"][-1:].repeat(320, 0)])
+    speech = Speech(np.zeros(90 * 640, np.int16), {"mel": mel})
     assert isinstance(model.task, Task)
-    smiles, follows = {}, []
-    for key in list(held.keys()):
-        columns = held.arrays(key, ["arkit", "head", "mel"])
-        seen = np.isfinite(columns["head"]).all(1)
-        style = Style(columns["arkit"][seen], columns["head"][seen, :7])
-        speech = Speech(
-            np.zeros(90 * 640, np.int16), {"mel": np.concatenate([columns["mel"], columns["mel"][-1:].repeat(320, 0)])}
-        )
-        motion = model.task.sample(model.net, speech, style, draw(), Sampling(steps=20))[0]
-        smiles[key.split("-")[1]] = motion.arkit[:, model.task.state.names.index("mouthSmileLeft")].mean()
-        jaw = model.task.state.names.index("jawOpen")
-        follows.append(np.corrcoef(motion.arkit[seen, jaw], columns["arkit"][seen, jaw])[0, 1])
-    assert smiles["happy"] > smiles["neutral"] + 0.2
+    motions = model.task.sample(model.net, speech, style, draw(), Sampling(steps=20, **how))  # type: ignore[arg-type]
+    return motions[0], columns["arkit"]
+
+
+def test_the_jaw_follows_the_sound_of_a_stranger(learned: tuple[Model, Dataset]) -> None:
+    follows = []
+    for key in list(learned[1].keys()):
+        motion, real = motion_in_the_style_of(learned, key)
+        seen, jaw = np.isfinite(real[:, 0]), ARKIT.index("jawOpen")
+        follows.append(np.corrcoef(motion.arkit[seen, jaw], real[seen, jaw])[0, 1])
     assert np.mean(follows) > 0.8
+
+
+def test_style_frames_of_a_label_move_its_shapes(learned: tuple[Model, Dataset]) -> None:
+    """A stranger's brows, smile and sneer, each by most of the 0.5 that the label raises it, and no other's."""
+    keys = {key.split("-")[1]: key for key in list(learned[1].keys())}
+    means = {label: motion_in_the_style_of(learned, key)[0].arkit.mean(0) for label, key in keys.items()}
+    every = sorted({ARKIT.index(name) for names in RAISED.values() for name in names})
+    for label, names in RAISED.items():
+        moved = means[label] - means["neutral"]
+        for index in every:
+            assert moved[index] > 0.25 if ARKIT[index] in names else abs(moved[index]) < 0.15, (label, ARKIT[index])

@@ -1,5 +1,6 @@
 """The loop: what is resumed is what would have been; what is many processes is one; what is bad stops in time."""
 
+import copy
 import json
 import os
 import re
@@ -7,18 +8,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from talkface.errors import ConfigError, RunError
 from talkface.train import checkpoint
 from talkface.train.base import Training, configure
-from talkface.train.data import split
-from talkface.train.loop import Result, learning_rate, train
+from talkface.train.data import endless, split
+from talkface.train.log import Waiting
+from talkface.train.loop import TRAIN, Result, Run, learning_rate, train
 from tests.conftest import Toolkit, command
 from tests.train.making import make
 
@@ -111,11 +115,26 @@ def test_the_last_and_the_best_are_kept(talkers: str, tmp_path: Path) -> None:
 
 
 def test_accumulated_batches_are_one_step(talkers: str, tmp_path: Path) -> None:
-    """Two halves weigh as much as the whole: the gradient of the mean is the mean of the gradients."""
-    result = run(talkers, tmp_path, "training.steps=3", "training.accumulate=2", "training.batch_size=4")
-    lines = log_of(tmp_path)
-    assert lines[2]["seen"] == 3 * 2 * 4
-    assert result.step == 3
+    """The gradient of a step is the mean of its batches' gradients."""
+    clips, _ = split(talkers)
+    changes = ("dropout=0", "training.steps=1", "training.accumulate=2", "training.clip_norm=0")
+    config = configure("emodiff", "tiny", None, (*SMALL, *changes))
+    made = Run("emodiff", config, clips, None, tmp_path, Accelerator(cpu=True), resume=False, say=lambda text: None)
+    net = copy.deepcopy(made.model)
+    for micro, batch in enumerate(islice(made.loader, 2)):
+        (made.task.step(net, batch, made.draw(TRAIN, 0, micro, 0)).loss / 2).backward()
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    logs = made.update(Waiting(endless(made.loader, 0)))
+    assert logs["gradient"] == pytest.approx(float(torch.stack([g.norm() for g in gradients]).norm()), rel=1e-4)
+    assert made.seen == 2 * 8
+
+
+def test_the_gradient_is_clipped(talkers: str, tmp_path: Path) -> None:
+    """Adam's first moment after a step is a tenth of the gradient that reached it."""
+    run(talkers, tmp_path, "training.steps=1", "training.clip_norm=0.01")
+    moments = [v.norm() for k, v in tensors_of(tmp_path, 1).items() if k.endswith("|exp_avg")]
+    assert log_of(tmp_path)[0]["gradient"] > 0.02
+    assert float(torch.stack(moments).norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
 
 
 def test_missing_columns_stop_before_anything_with_the_command_that_adds_them(
@@ -215,6 +234,19 @@ def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
     ]
     subprocess.run(more, check=True, capture_output=True, timeout=300, env=environment)
     assert log_of(tmp_path / "two")[-2]["seen"] == 16 * 9
+
+
+def test_half_precision_is_of_the_forward_pass_alone(talkers: str, tmp_path: Path, toolkit: Toolkit) -> None:
+    """bf16 gives about the same losses, not the same ones, and every weight that is kept is fp32."""
+    steps = ("training.steps=3", "training.evaluate_every=9")
+    run(talkers, tmp_path / "fp32", *steps)
+    toolkit("train", "emodiff", "--data", talkers, "--out", tmp_path / "bf16", "--preset", "tiny", "--workers", "0",
+            "--threads", "1", "--cpu", *small(*steps, "training.precision=bf16"))  # fmt: skip
+    one, other = ([line["loss"] for line in log_of(tmp_path / name)[:3]] for name in ("fp32", "bf16"))
+    assert one != other and one == pytest.approx(other, rel=0.05)
+    assert {v.dtype for k, v in tensors_of(tmp_path / "bf16", 3).items() if "step" not in k} == {torch.float32}
+    with pytest.raises(ConfigError, match="another precision"):
+        run(talkers, tmp_path / "again", *steps, "training.precision=bf16")
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

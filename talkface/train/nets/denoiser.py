@@ -19,9 +19,11 @@ class Denoiser(nn.Module):
     def __init__(
         self, *, state: int, frames: int, sound: int, width: int = 512, layers: int = 8, heads: int = 8,
         sound_width: int = 64, time_width: int = 64, dropout: float = 0.0,
-        conditioning: Literal["concat", "cross"] = "concat", reach: int = 2,
+        conditioning: Literal["concat", "cross"] = "concat", reach: int = 2, fade: float = 0.0,
     ) -> None:  # fmt: skip
+        """With ``fade`` (frames) it predicts x0, as `Fade` says."""
         super().__init__()
+        self.fade = Fade(frames, fade) if fade else None
         self.conditioning, self.time_width = conditioning, time_width
         self.sound = nn.Linear(sound, sound_width)
         self.time = nn.Sequential(nn.Linear(time_width, time_width), nn.SiLU(), nn.Linear(time_width, time_width))
@@ -56,7 +58,7 @@ class Denoiser(nn.Module):
         time = self.time(sinusoids(t, self.time_width))[:, None].expand(-1, x.shape[1], -1)
         if self.conditioning == "concat":
             hidden = self.enter(torch.cat([x, time, given], dim=-1)) + self.positions
-            return self.leave(self.blocks(hidden))
+            return self.faded(self.leave(self.blocks(hidden)), condition, drop)
         hidden = self.enter(torch.cat([x, time], dim=-1)) + self.positions
         state_1 = condition.shape[-1]
         memory = torch.cat(
@@ -66,7 +68,35 @@ class Denoiser(nn.Module):
             ],
             dim=1,
         )
-        return self.leave(self.blocks(hidden, memory, memory_mask=self.barrier))
+        return self.faded(self.leave(self.blocks(hidden, memory, memory_mask=self.barrier)), condition, drop)
+
+    def faded(self, said: torch.Tensor, condition: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+        """What it predicts, from what its last layer said; without a condition there is nothing to start from."""
+        return said if self.fade is None else torch.where(drop[:, None, None], said, self.fade(said, condition))
+
+
+class Fade(nn.Module):
+    """x0 = a_i initial + (1 - a_i) (mean of the style frames + change), with a_i = exp(-i / fade) at frame i.
+
+    A person who was never seen rests elsewhere than all who were: the network need not say where, only how the face
+    moves. The initial frame is given, and the less can change the nearer it is: no seam shows between windows.
+    """
+
+    held: torch.Tensor
+
+    def __init__(self, frames: int, fade: float) -> None:
+        super().__init__()
+        self.register_buffer("held", torch.exp(-torch.arange(frames) / fade)[:, None], persistent=False)
+
+    def forward(
+        self, change: Float[torch.Tensor, "batch frames state"], condition: Float[torch.Tensor, "batch frames flagged"]
+    ) -> Float[torch.Tensor, "batch frames state"]:
+        """Frames that are missing (flag 0) have no part."""
+        initial, *style = condition[:, condition_rows(change.shape[1])].split(1, dim=1)
+        there = sum(row[..., -1:] for row in style)
+        free = change + sum(row[..., :-1] for row in style) / torch.clamp(there, min=1)
+        held = self.held * initial[..., -1:]
+        return held * initial[..., :-1] + (1 - held) * free
 
 
 def alignment(frames: int, reach: int) -> Bool[torch.Tensor, "frames memory"]:

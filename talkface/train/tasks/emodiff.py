@@ -5,12 +5,12 @@ says what was chosen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from talkface.config import Strict
 from talkface.datasets.loader import Batch
@@ -62,7 +62,19 @@ class EmoDiffConfig(TaskConfig):
     heads: int = Field(8, ge=1)
     sound_width: int = Field(64, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    fade: float = Field(
+        0.0, ge=0, description="frames in which x0 leaves the initial frame for the style's mean and a change; 0: never"
+    )
+    velocity: float = Field(0.0, ge=0, description="weight of the squared error of the steps from frame to frame")
     noise: Noise = Noise()
+
+    @model_validator(mode="after")
+    def _of_x0(self) -> Self:
+        if (self.fade or self.velocity) and self.noise.predict != "x0":
+            raise ValueError(
+                f"fade and velocity are of x0, but {self.noise.predict} is predicted: set noise.predict=x0"
+            )
+        return self
 
     @property
     def windows(self) -> Windows:
@@ -111,11 +123,20 @@ class Task:
     Config = EmoDiffConfig
     presets: ClassVar[Mapping[str, TaskConfig]] = {
         "tiny": EmoDiffConfig(
-            training=TINY, sound="mel", noise=QUICK, width=128, layers=3, heads=4, sound_width=32, stride=4
+            training=TINY,
+            sound="mel",
+            noise=QUICK,
+            width=128,
+            layers=3,
+            heads=4,
+            sound_width=32,
+            stride=4,
+            fade=4,
+            velocity=0.3,
         ),
         "paper": EmoDiffConfig(training=PAPER),
         "paper50": EmoDiffConfig(training=PAPER, channels="paper50"),
-        "modern": EmoDiffConfig(training=MODERN, noise=QUICK, dropout=0.1, stride=4),
+        "modern": EmoDiffConfig(training=MODERN, noise=QUICK, dropout=0.1, stride=4, fade=4, velocity=0.3),
     }
 
     @classmethod
@@ -139,7 +160,7 @@ class Task:
         c = self.config
         return Denoiser(
             state=len(self.state), frames=c.frames, sound=self.sound.width, width=c.width, layers=c.layers,
-            heads=c.heads, sound_width=c.sound_width, dropout=c.dropout, conditioning=c.conditioning,
+            heads=c.heads, sound_width=c.sound_width, dropout=c.dropout, conditioning=c.conditioning, fade=c.fade,
         )  # fmt: skip
 
     def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
@@ -157,10 +178,12 @@ class Task:
         """The loss, and what the network said."""
         noise, bar = self.config.noise, self.bar.to(x0.device)
         epsilon = torch.randn(x0.shape, generator=draw, device=x0.device)
-        predicted = model(add_noise(bar, x0, epsilon, t), t, *given, drop)
-        return masked_loss(
-            predicted, target(noise, bar, x0, epsilon, t), mask, sample_weights(noise, bar, t)
-        ), predicted
+        predicted, weights = model(add_noise(bar, x0, epsilon, t), t, *given, drop), sample_weights(noise, bar, t)
+        error = masked_loss(predicted, target(noise, bar, x0, epsilon, t), mask, weights)
+        if self.config.velocity:
+            step = masked_loss(predicted.diff(dim=1), x0.diff(dim=1), mask[:, 1:] & mask[:, :-1], weights)
+            error = error + self.config.velocity * step
+        return error, predicted
 
     def prepare(
         self, batch: Batch, draw: torch.Generator
