@@ -24,6 +24,7 @@ from talkface.datasets.block import Block, Field, arrays_of
 from talkface.datasets.clipcache import ClipCache, cannot_keep, default_folder
 from talkface.datasets.clipdata import ClipData, Cuttable
 from talkface.datasets.companions import Companions
+from talkface.datasets.order import by_weight, mixed, rising, runs_of
 from talkface.datasets.reader import Dataset
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, DatasetError
@@ -33,13 +34,19 @@ State = dict[str, Any]
 
 LOG = logging.getLogger(__name__)
 
+BUFFER = 4096
+BUFFER_OF_PICTURES = 256
+"""Windows: the videos of all clips in it lie in memory, each with an open decoder."""
+
 
 class Loader(IterableDataset[Batch]):
     """Iterating gives the batches of one epoch for one rank; the same object works inside ``DataLoader(loader,
     batch_size=None, num_workers=N)`` and torchdata's ``StatefulDataLoader``, forked or spawned.
 
     ``shuffle`` deals runs of ``run`` neighbouring clips like cards, then mixes the windows within every ``buffer`` of
-    them: reading stays close to sequential. Call ``set_epoch`` before each epoch, as with torch's DistributedSampler.
+    them (4096; 256 with pictures): reading stays close to sequential. With pictures the windows of one clip within a
+    buffer come as they follow each other in the clip, so that its video is decoded only once. Call ``set_epoch``
+    before each epoch, as with torch's DistributedSampler.
 
     Every rank gets ``len(loader)`` batches of ``batch_size`` windows. ``tail="drop"`` leaves out the last windows of
     the epoch's order that fill no batch on every rank (fewer than ranks x batch_size, others each epoch);
@@ -75,7 +82,7 @@ class Loader(IterableDataset[Batch]):
         rank: int | None = None,
         ranks: int | None = None,
         shuffle: bool = True,
-        buffer: int = 4096,
+        buffer: int | None = None,
         run: int = 8,
         tail: Literal["drop", "repeat"] = "drop",
         weights: Float[np.ndarray, " windows"] | None = None,
@@ -89,7 +96,8 @@ class Loader(IterableDataset[Batch]):
         """``rank`` and ``ranks`` are torch.distributed's unless given. Raises ConfigError for what cannot be."""
         self.dataset, self.windows, self.batch_size, self.seed = dataset, windows, batch_size, seed
         self.rank, self.ranks = _place_among_ranks(rank, ranks)
-        self.shuffle, self.buffer, self.run, self.tail, self.on_error = shuffle, buffer, run, tail, on_error
+        self.shuffle, self.run, self.tail, self.on_error = shuffle, run, tail, on_error
+        self.buffer = buffer if buffer is not None else BUFFER if windows.pictures is None else BUFFER_OF_PICTURES
         self.labels, self.by, self.cache_megabytes = tuple(labels), tuple(companion), cache_megabytes
         self.members, self.specs = windows.members(dataset), windows.specs(dataset)
         self.plan = windows.plan(dataset.clips)
@@ -145,29 +153,17 @@ class Loader(IterableDataset[Batch]):
     def order(self, epoch: int) -> Int64[np.ndarray, " windows"]:
         """The windows (indices into ``plan``) of an epoch, all ranks together, in the order of training."""
         draw = np.random.default_rng((self.seed, epoch))
-        windows = np.arange(len(self.plan))
-        if self.weights is not None:
-            share = np.cumsum(self.weights / self.weights.sum()) * len(windows)
-            share[-1] = len(windows)
-            windows = np.repeat(windows, np.diff(np.floor(share + draw.random()).astype(np.int64), prepend=0))
+        windows = np.arange(len(self.plan)) if self.weights is None else by_weight(self.weights, draw)
         if not self.shuffle:
             return windows
-        runs = self._run_of_clip[self.plan.clip]
-        place = np.argsort(draw.random(int(runs.max()) + 1))[runs[windows]]
-        windows = windows[np.argsort(place, kind="stable")]
-        block = np.arange(len(windows)) // self.buffer
-        return windows[np.lexsort((draw.random(len(windows)), block))]
+        windows = mixed(windows, self._run_of_clip[self.plan.clip[windows]], self.buffer, draw)
+        return windows if self.windows.pictures is None else rising(windows, self.plan, self.buffer)
 
     @cached_property
     def _run_of_clip(self) -> Int64[np.ndarray, " clips"]:
         """Clips that lie next to each other in a shard share a run."""
-        shard = self.dataset.clips.column("shard").combine_chunks().dictionary_encode().indices.to_numpy()
-        first = np.flatnonzero(np.diff(shard, prepend=-1))
-        length = np.diff(np.append(first, len(shard)))
-        within = np.arange(len(shard)) - np.repeat(first, length)
-        starts = within % self.run == 0
-        runs: np.ndarray = np.cumsum(starts) - 1
-        return runs
+        shards = self.dataset.clips.column("shard").combine_chunks().dictionary_encode().indices.to_numpy()
+        return runs_of(shards.astype(np.int64), self.run)
 
     @cached_property
     def _label_values(self) -> Mapping[str, tuple[Int64[np.ndarray, " clips"], list[Any]]]:

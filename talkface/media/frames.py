@@ -76,10 +76,13 @@ class ClipFrames:
 
     @cached_property
     def _index(self) -> "_Index":
-        with self._open() as container:
-            stream = container.streams.video[0]
-            found = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
-            return _Index(_file_clock(stream), sorted(found))
+        if self._running is None:
+            self._running = _Running(self._open())  # opening a file takes as long as decoding two of its frames
+        try:
+            return self._running.index()
+        except Exception:
+            self.close()
+            raise
 
     @cached_property
     def _shape(self) -> tuple[int, int]:
@@ -148,6 +151,13 @@ class _Running:
         self._stream = container.streams.video[0]
         self._stream.codec_context.thread_count = 1
         self._frames = container.decode(self._stream)
+
+    def index(self) -> _Index:
+        """All frames of the file, from its packets; it has to seek after that."""
+        self.next = -1
+        packets = self.container.demux(self._stream)
+        found = [(p.pts, p.is_keyframe) for p in packets if p.pts is not None and not p.is_discard]
+        return _Index(_file_clock(self._stream), sorted(found))
 
     def seek(self, ticks: int, index: int) -> None:
         """Go to the key frame before a frame."""

@@ -159,6 +159,21 @@ def test_a_small_buffer_mixes_less_than_a_large_one(dataset: Dataset) -> None:
     assert (mixed != order).any()
 
 
+def test_windows_of_a_video_rise_within_the_buffer(tmp_path: Path) -> None:
+    filmed = open_dataset(make(tmp_path / "d", CLIPS[:6], video=True))
+    windows = Windows(length=2, fps=25, columns=(), pictures=Pictures(size=32))
+    loader = Loader(filmed, windows, batch_size=1, buffer=15)
+    order, clip = loader.order(0), loader.plan.clip
+    assert sorted(order) == list(range(len(loader.plan)))
+    for low in range(0, len(order), 15):
+        part = order[low : low + 15]
+        for row in set(clip[part]):
+            assert (np.diff(part[clip[part] == row]) > 0).all()
+    assert (np.diff(clip[order[:15]]) != 0).sum() > len(set(clip[order[:15]]))
+    assert (loader.order(1) != order).any()
+    assert (Loader(filmed, windows, batch_size=1).buffer, Loader(filmed, WINDOWS, batch_size=1).buffer) == (256, 4096)
+
+
 @pytest.mark.parametrize("companion", [(), ("speaker", "emotion")])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_resume_at_every_position_with_any_workers(dataset: Dataset, workers: int, companion: tuple[str, ...]) -> None:
