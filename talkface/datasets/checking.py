@@ -54,6 +54,13 @@ def samples_of(file: Any) -> Iterator[tuple[str, Members]]:
         yield key, members
 
 
+def check_column(spec: ColumnSpec, values: np.ndarray, frames: int) -> None:
+    """Raise AssertionError for a column that is not what its spec promises, or holds what stands for nothing."""
+    spec.check(values, frames=frames)
+    infinite = np.issubdtype(values.dtype, np.floating) and bool(np.isinf(values).any())
+    assert not infinite, f"{spec.name}: an infinite number; what is missing is NaN"
+
+
 def check_readers(folder: Folder, shards: Sequence[str], info: Described) -> Iterator[Problem]:
     """Where webdataset or Hugging Face ``datasets`` gives other samples than plain tarfile."""
     for shard, name in product(shards, READERS):

@@ -8,7 +8,7 @@ from typing import Any
 from talkface.clip import FrameTable, Timeline
 from talkface.config import Build
 from talkface.datasets import schema
-from talkface.datasets.checking import Members, Problem, check_readers, samples_of
+from talkface.datasets.checking import Members, Problem, check_column, check_readers, samples_of
 from talkface.datasets.duplicates import across_splits, duplicates
 from talkface.datasets.reader import Dataset, Sample, decode
 from talkface.datasets.split import leaks, read_splitting
@@ -132,7 +132,7 @@ def check_values(sample: Sample, info: schema.DatasetInfo) -> None:
     assert frames == sample["json"]["frames"], f"{frames} frames, json says {sample['json']['frames']}"
     assert timeline.pts_ns[0] == 0, f"the first frame is at {timeline.pts_ns[0]} ns, not 0"
     for spec in info.specs():
-        spec.check(sample[schema.member_name(spec.name)], frames=frames)
+        check_column(spec, sample[schema.member_name(spec.name)], frames)
     on_frames = {s.name: sample[schema.member_name(s.name)] for s in info.specs()[2:] if s.clock == "frame"}
     expected = FrameTable(timeline, on_frames).valid()
     assert (sample["valid.npy"] == expected).all(), "valid.npy disagrees with the finite rows of its columns"

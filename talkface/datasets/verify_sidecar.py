@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talkface.datasets import schema
-from talkface.datasets.checking import Members, Problem, check_readers, samples_of
+from talkface.datasets.checking import Members, Problem, check_column, check_readers, samples_of
 from talkface.datasets.reader import Dataset
 from talkface.datasets.sidecar import (
     NAME,
@@ -124,6 +124,6 @@ class _Check:
                 if self.places.get((key, member)) != (shard, offset, len(data)):
                     yield Problem(f"{where}.{member}", "members.parquet has it elsewhere")
                 try:
-                    spec.check(from_npy(data), frames=clip["frames"])
+                    check_column(spec, from_npy(data), clip["frames"])
                 except (AssertionError, ValueError, EOFError) as error:
                     yield Problem(where, str(error))

@@ -1,6 +1,7 @@
 """Whatever is broken in a dataset is found, named, and made anew."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets as hf
@@ -11,7 +12,7 @@ import webdataset as wds
 from talkface.datasets.build import rebuild
 from talkface.datasets.checking import check_readers
 from talkface.datasets.reader import Dataset, hf_features
-from talkface.datasets.verify import verify
+from talkface.datasets.verify import check_values, verify
 from talkface.store import TarWriter
 from tests.conftest import files_of
 
@@ -61,6 +62,34 @@ def test_missing_extra_and_stale_files_are_found(dataset: Dataset) -> None:
     rebuild(dataset.folder)
     (root / "manifest" / "rejects.parquet").write_bytes(b"no table")
     assert any("rejects.parquet: damaged" in str(p) for p in verify(dataset.folder.url))
+
+
+@pytest.mark.parametrize(
+    ("member", "change", "message"),
+    [
+        ("arkit.npy", lambda a: a.astype(np.float64), "arkit: expected float32, got float64"),
+        ("arkit.npy", lambda a: a[:, :51], "arkit: expected shape"),
+        ("arkit.npy", lambda a: a[1:], "arkit: expected"),
+        ("arkit.npy", lambda a: np.where(np.isnan(a), np.float32(0), a), "valid.npy disagrees with the finite rows"),
+        (
+            "arkit.npy",
+            lambda a: np.where(np.isnan(a), np.float32(np.inf), a),
+            "arkit: an infinite number; what is miss",
+        ),
+        ("mel.npy", lambda a: np.where(a > 0.99, np.float16(np.inf), a), "mel: an infinite number"),
+        ("pts.npy", lambda a: a + 1, "the first frame is at 1 ns, not 0"),
+        ("pts.npy", lambda a: a[::-1].copy(), "pts_ns must rise"),
+        ("valid.npy", lambda a: a ^ 2, "valid.npy disagrees"),
+    ],
+)
+def test_values_that_break_a_promise_are_found(
+    dataset: Dataset, member: str, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    """Dtype, shape, clock, what stands for nothing."""
+    sample = dataset.sample(dataset.keys()[0])
+    check_values(sample, dataset.info)
+    with pytest.raises((AssertionError, ValueError), match=message):
+        check_values({**sample, member: change(sample[member])}, dataset.info)
 
 
 @pytest.mark.parametrize("streaming", [True, False])
