@@ -1,4 +1,4 @@
-"""What a trained EmoDiff makes for people it never saw: Frechet distances, seams between windows, guidance, emotions.
+"""What trained EmoDiffs make for people they never saw: Frechet distances, seams between windows, guidance, emotions.
 
 toolkit train emodiff --data DATASET --out RUN --hold-out SPEAKERS ...
 python -m benchmarks emodiff --emodiff-data DATASET --emodiff-run RUN --emodiff-hold-out SPEAKERS
@@ -23,9 +23,12 @@ SHOWS = {
 """Shapes that a label raises. MediaPipe never moves noseSneer and cheekSquint."""
 
 
+GUIDANCE = (0.0, 0.15, 1.0)
+
+
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--emodiff-data", help="dataset that the run was trained on")
-    group.add_argument("--emodiff-run", type=Path, help="run of emodiff")
+    group.add_argument("--emodiff-run", type=Path, action="append", default=[], help="run of emodiff; may be repeated")
     group.add_argument("--emodiff-hold-out", default="val", help="what it was not trained on, as told to toolkit train")
     group.add_argument("--emodiff-steps", type=int, default=50, help="denoising steps (ddim)")
     group.add_argument("--emodiff-pictures", type=Path, help="folder for curves, real above generated")
@@ -43,8 +46,18 @@ class Clip:
     has_sound: bool
 
 
+@dataclass(frozen=True)
+class Run:
+    """A trained model, and its motion for every held-out clip: by guidance, and without feedback."""
+
+    name: str
+    model: Any
+    made: dict[float, list]
+    alone: list
+
+
 def main(options: argparse.Namespace) -> None:
-    if options.emodiff_run is None or options.emodiff_data is None:
+    if not options.emodiff_run or options.emodiff_data is None:
         print("skipped: give --emodiff-run and --emodiff-data")
         return
     import torch
@@ -53,43 +66,58 @@ def main(options: argparse.Namespace) -> None:
     from talkface.train.data import split
 
     torch.set_num_threads(1)  # such small networks gain nothing from more
-    model = checkpoint.load(options.emodiff_run, task="emodiff")
     train, held = split(options.emodiff_data, options.emodiff_hold_out)
     if held is None:
         sys.exit("nothing is held out")
-    clips = [c for c in read(held, model) if len(c.arkit) > 40]
-    seen = np.concatenate([c.arkit for c in read(train, model)])
-    print(f"step {model.about.step}; {len(clips)} held-out clips, {sum(len(c.arkit) for c in clips) / 25:.0f} s\n")
-    made = {w: generate(model, clips, options, guidance=w) for w in (0.0, 0.15, 1.0)}
-    distances(made, clips, seen)
-    seams(model, clips, made, options)
-    emotions(model, clips, options)
+    models = [checkpoint.load(path, task="emodiff") for path in options.emodiff_run]
+    clips = [c for c in read(held, models) if len(c.arkit) > 40]
+    seen = np.concatenate([shapes(train, row) for row in train.clips.to_pylist()])
+    runs = [drawn(p.name, m, clips, options) for p, m in zip(options.emodiff_run, models, strict=True)]
+    for run in runs:
+        print(f"{run.name}: step {run.model.about.step}")
+    print(f"{len(clips)} held-out clips, {sum(len(c.arkit) for c in clips) / 25:.0f} s\n")
+    distances(runs, clips, seen)
+    seams(runs, clips)
+    emotions(runs, clips, options)
     if options.emodiff_pictures:
-        pictures(made[0.15], clips, options.emodiff_pictures)
+        pictures(runs[-1].made[0.15], clips, options.emodiff_pictures)
 
 
-def read(dataset, model) -> list[Clip]:
-    """All clips at 25 frames a second, and their sound as the model hears it."""
+def drawn(name: str, model, clips: list[Clip], options: argparse.Namespace) -> Run:
+    made = {w: generate(model, clips, options, guidance=w) for w in GUIDANCE}
+    return Run(name, model, made, generate(model, clips, options, guidance=0.15, feedback=False))
+
+
+def read(dataset, models: list) -> list[Clip]:
+    """All clips at 25 frames a second, and their sound as the models hear it."""
     from talkface.clip import NS
     from talkface.train.base import Speech
     from talkface.train.sample import speech_from
     from talkface.weights import Models
 
     clips = []
-    column = model.about.facts["sound"]["column"]["name"]
+    column = models[0].about.facts["sound"]["column"]["name"]
     for row in dataset.clips.to_pylist():
-        key = row["key"]
-        frames = int((row["end_ns"] - row["start_ns"]) * 25 // NS)
-        times = np.arange(frames) * (NS // 25)
-        arkit, head = (dataset.column(key, name, times) for name in ("arkit", "head"))
-        samples = dataset.span(key, 0, frames * NS // 25, ["pts"], sound=True)["sound"]
+        key, times = row["key"], times_of(row)
+        samples = dataset.span(key, 0, len(times) * NS // 25, ["pts"], sound=True)["sound"]
         has_sound = bool(np.isfinite(dataset.arrays(key, [column])[column].astype(np.float32)).any())
-        speech = speech_from(samples, [model], Models(offline=True))
+        speech = speech_from(samples, models, Models(offline=True))
         if not has_sound:
             speech = Speech(samples, {n: np.full_like(v, np.nan) for n, v in speech.columns.items()})
         labels = {k: row[k] for k in ("speaker", "emotion", "source")}
-        clips.append(Clip(key, arkit, head, speech, labels, has_sound))
+        head = dataset.column(key, "head", times)
+        clips.append(Clip(key, shapes(dataset, row), head, speech, labels, has_sound))
     return clips
+
+
+def times_of(row: dict[str, Any]) -> np.ndarray:
+    from talkface.clip import NS
+
+    return np.arange((row["end_ns"] - row["start_ns"]) * 25 // NS) * (NS // 25)
+
+
+def shapes(dataset, row: dict[str, Any]) -> np.ndarray:
+    return dataset.column(row["key"], "arkit", times_of(row))
 
 
 def generate(model, clips: list[Clip], options: argparse.Namespace, **how: Any) -> list:
@@ -109,7 +137,7 @@ def style_of(clips: list[Clip]):
     return Style(arkit[seen].astype(np.float32), head[seen, :7].astype(np.float32))
 
 
-def distances(made: dict[float, list], clips: list[Clip], seen: np.ndarray) -> None:
+def distances(runs: list[Run], clips: list[Clip], seen: np.ndarray) -> None:
     """Frechet distances to the held-out clips: of frames, and of frames with the step that led there."""
     from talkface.metrics.expression_frechet import frechet
 
@@ -121,7 +149,7 @@ def distances(made: dict[float, list], clips: list[Clip], seen: np.ndarray) -> N
     shuffled = seen[rng.integers(0, len(seen), n)]
     own = [rng.permutation(c.arkit[:, known]) for c in clips]
     rows = {
-        **{f"EmoDiff, w = {w:g}": [m.arkit[:, known] for m in motions] for w, motions in made.items()},
+        **{f"{r.name}, w = {w:g}": [m.arkit[:, known] for m in made] for r in runs for w, made in r.made.items()},
         "Gaussian fitted to each channel of the training clips": [gaussian],
         "training frames, shuffled": [shuffled],
         "the held-out clips' own frames, shuffled": own,
@@ -147,20 +175,30 @@ def mean_step(sides: list[np.ndarray]) -> float:
     return float(np.nanmean(np.concatenate([np.abs(np.diff(s, axis=0)).mean(1) for s in sides])))
 
 
-def seams(model, clips: list[Clip], made: dict[float, list], options: argparse.Namespace) -> None:
+def seams(runs: list[Run], clips: list[Clip]) -> None:
     """Steps into a new window against steps inside one, with Alg. 1 and without its feedback (Fig. 6)."""
-    from talkface.metrics.base import Comparison
+    from talkface.metrics.base import Comparison, Face
     from talkface.metrics.boundary import Metric
     from talkface.metrics.faces import of_motion
 
-    without = generate(model, clips, options, guidance=0.15, feedback=False)
+    rows = {}
+    for run in runs:
+        for name, motions in (("Alg. 1", run.made[0.15]), ("without feedback", run.alone)):
+            rows[f"{run.name}, {name}"] = [of_motion(m, str(i)) for i, m in enumerate(motions)]
+    pts = np.arange(10_000) * 40_000_000
+    rows["real clips, at the same places"] = [
+        Face(key=c.key, pts_ns=pts[: len(c.arkit)], columns={"arkit": c.arkit}) for c in clips
+    ]
     print("| windows | step into a new window | step inside | ratio |\n|---|---|---|---|")
-    for name, motions in (("Alg. 1", made[0.15]), ("without feedback", without)):
-        found = Metric().compute(Comparison(generated=[of_motion(m, str(i)) for i, m in enumerate(motions)]))
+    for name, faces in rows.items():
+        found = Metric().compute(Comparison(generated=faces))
         jump, inside, ratio = (found[k] for k in ("boundary_jump", "inside_step", "boundary_ratio"))
         print(f"| {name} | {jump:.4f} | {inside:.4f} | {ratio:.2f} |")
-    follow = [correlation(m, c) for m, c in zip(made[0.15], clips, strict=True) if c.has_sound]
-    print(f"\njawOpen, generated against real, {len(follow)} clips with sound: r = {np.nanmean(follow):.2f} (mean)\n")
+    print()
+    for run in runs:
+        follow = [correlation(m, c) for m, c in zip(run.made[0.15], clips, strict=True) if c.has_sound]
+        print(f"{run.name}: jawOpen, generated against real, {len(follow)} clips: r = {np.nanmean(follow):.2f} (mean)")
+    print()
 
 
 def correlation(motion, clip: Clip) -> float:
@@ -173,30 +211,37 @@ def correlation(motion, clip: Clip) -> float:
     return float(np.corrcoef(pair)[0, 1])
 
 
-def emotions(model, clips: list[Clip], options: argparse.Namespace) -> None:
+def emotions(runs: list[Run], clips: list[Clip], options: argparse.Namespace) -> None:
     """One sound in the style of each label of each held-out speaker, against the speaker's neutral style."""
-    from talkface.train.sample import sample
-    from talkface.train.tasks.emodiff import Sampling
-    from talkface.vocab import ARKIT
-
     sound = min((c for c in clips if c.has_sound), key=lambda c: abs(len(c.arkit) - 100))
-    how = Sampling(steps=options.emodiff_steps)
     speakers = sorted({c.labels["speaker"] for c in clips if c.labels["emotion"] and c.labels["speaker"]})
-    print("| speaker | style | shapes | in the style, against neutral | generated, against neutral |")
-    print("|---|---|---|---|---|")
+    print(f"| speaker | style | shapes | in the style, against neutral | {' | '.join(r.name for r in runs)} |")
+    print(f"|---|---|---|---|{'---|' * len(runs)}")
     for speaker in speakers:
         by_label = {c.labels["emotion"]: style_of([c]) for c in clips if c.labels["speaker"] == speaker}
         if "neutral" not in by_label:
             continue
-        means = {}
-        for label, style in by_label.items():
-            drawn = sample(model, sound.speech, style, how, variants=2).motions
-            means[label] = np.mean([m.arkit for m in drawn], axis=(0, 1))
+        means = [{label: mean_face(r.model, sound, s, options) for label, s in by_label.items()} for r in runs]
+        real = {label: style.arkit.mean(0) for label, style in by_label.items()}
         for label in sorted(by_label.keys() & SHOWS.keys()):
-            at = [ARKIT.index(n) for n in SHOWS[label]]
-            asked = (by_label[label].arkit.mean(0) - by_label["neutral"].arkit.mean(0))[at].mean()
-            got = (means[label] - means["neutral"])[at].mean()
-            print(f"| {speaker} | {label} | {', '.join(SHOWS[label])} | {asked:+.3f} | {got:+.3f} |")
+            moved = [moves(label, of) for of in (real, *means)]
+            print(f"| {speaker} | {label} | {', '.join(SHOWS[label])} | {' | '.join(f'{m:+.3f}' for m in moved)} |")
+
+
+def mean_face(model, sound: Clip, style, options: argparse.Namespace) -> np.ndarray:
+    from talkface.train.sample import sample
+    from talkface.train.tasks.emodiff import Sampling
+
+    drawn = sample(model, sound.speech, style, Sampling(steps=options.emodiff_steps), variants=2).motions
+    return np.mean([m.arkit for m in drawn], axis=(0, 1))
+
+
+def moves(label: str, faces: dict[str, np.ndarray]) -> float:
+    """By how much the label's shapes are above the neutral face's."""
+    from talkface.vocab import ARKIT
+
+    at = [ARKIT.index(n) for n in SHOWS[label]]
+    return float((faces[label] - faces["neutral"])[at].mean())
 
 
 def pictures(motions: list, clips: list[Clip], folder: Path) -> None:

@@ -112,8 +112,8 @@ def masked_loss(
     return (error * weight).sum() / mask.sum().clamp(min=1)
 
 
-def guide(conditional: torch.Tensor, null: torch.Tensor, w: float) -> torch.Tensor:
-    """Classifier-free guidance, Eq. 5: ``(w + 1) eps(c) - w eps(null)``."""
+def guide(conditional: torch.Tensor, null: torch.Tensor, w: float | torch.Tensor) -> torch.Tensor:
+    """Classifier-free guidance, Eq. 5: ``(w + 1) eps(c) - w eps(null)``; w may differ from frame to frame."""
     return (w + 1) * conditional - w * null
 
 

@@ -200,6 +200,17 @@ def test_guidance_zero_is_the_conditional_alone(task: Task, batch: Batch) -> Non
     assert (zero - none).abs().max() > 1e-2
 
 
+def test_guidance_leaves_the_initial_frame(task: Task, batch: Batch) -> None:
+    """However strong it is, a window starts from the frame that it was given."""
+    config = emodiff()
+    fading = Task(config, task.facts | {"noise": schedule_facts(config.noise)})
+    _, _, (condition, sound) = fading.prepare(batch, draw())
+    made = fading.draw_windows(net_of(fading), condition, sound, draw(), Sampling(steps=5, guidance=5))
+    there = condition[:, 0, -1] > 0
+    torch.testing.assert_close(made[there, 0], condition[there, 0, :-1], atol=1e-4, rtol=1e-4)
+    assert there.any() and (made[there, 20] - condition[there, 0, :-1]).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("conditioning", ["concat", "cross"])
 def test_the_network_takes_its_conditions(conditioning: str) -> None:
     torch.manual_seed(0)

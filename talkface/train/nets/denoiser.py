@@ -86,7 +86,7 @@ class Fade(nn.Module):
 
     def __init__(self, frames: int, fade: float) -> None:
         super().__init__()
-        self.register_buffer("held", torch.exp(-torch.arange(frames) / fade)[:, None], persistent=False)
+        self.register_buffer("held", held_share(frames, fade), persistent=False)
 
     def forward(
         self, change: Float[torch.Tensor, "batch frames state"], condition: Float[torch.Tensor, "batch frames flagged"]
@@ -97,6 +97,12 @@ class Fade(nn.Module):
         free = change + sum(row[..., :-1] for row in style) / torch.clamp(there, min=1)
         held = self.held * initial[..., -1:]
         return held * initial[..., :-1] + (1 - held) * free
+
+
+def held_share(frames: int, fade: float) -> Float[torch.Tensor, "frames 1"]:
+    """How much of each frame is the initial frame: ``exp(-i / fade)``; nothing where nothing fades."""
+    at = torch.arange(float(frames))[:, None]
+    return torch.exp(-at / fade) if fade else torch.zeros_like(at)
 
 
 def alignment(frames: int, reach: int) -> Bool[torch.Tensor, "frames memory"]:

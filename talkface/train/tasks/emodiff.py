@@ -33,7 +33,7 @@ from talkface.train.diffusion import (
     target,
 )
 from talkface.train.features import SoundFacts
-from talkface.train.nets.denoiser import Denoiser, condition_rows
+from talkface.train.nets.denoiser import Denoiser, condition_rows, held_share
 from talkface.train.state import ROTATION, TRANSLATION, UNMOVED, State
 from talkface.vocab import ARKIT
 
@@ -236,13 +236,15 @@ class Task:
         n = len(condition)
         start = torch.randn(n, self.config.frames, len(self.state), generator=draw, device=condition.device)
         keep = torch.zeros(n, dtype=torch.bool, device=condition.device)
+        # The initial frame is given: guided too, each window would carry it farther from what the null says.
+        free = 1 - held_share(self.config.frames, self.config.fade).to(condition.device)
 
         def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             if how.guidance == 0:
                 return model(x, t, condition, sound, keep)
             drop = torch.cat([keep, ~keep])
             conditional, null = model(*(torch.cat([v, v]) for v in (x, t, condition, sound)), drop).chunk(2)
-            return guide(conditional, null, how.guidance)
+            return guide(conditional, null, how.guidance * free)
 
         return denoise(predict, self.config.noise, start, draw, sampler=how.sampler, steps=how.steps)
 
