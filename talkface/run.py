@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -153,24 +153,35 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
 
 
 def _local_cluster(workers: int) -> LocalCluster:
-    """Worker processes that leave Ctrl-C, which the terminal sends to all of them, to this one."""
+    """Worker processes that leave Ctrl-C, which the terminal sends to all of them, to this one.
+
+    Raises RunError if one dies again and again while it starts.
+    """
     before = signal.getsignal(signal.SIGINT)
     in_main = threading.current_thread() is threading.main_thread()
     if in_main:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by what is spawned
     try:
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        )
+        for _ in range(RETRIES):
+            with suppress(RuntimeError):
+                return _started(workers)
+        raise RunError(f"{workers} workers cannot be started: one dies at once. Is there memory? Give fewer --workers.")
     finally:
         if in_main:
             signal.signal(signal.SIGINT, before)
+
+
+def _started(workers: int) -> LocalCluster:
+    """Raises RuntimeError, with nothing left running, if a worker cannot be started."""
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _connect(address: str) -> Client:

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from talkface.errors import RunError
@@ -53,6 +54,33 @@ def test_a_unit_that_always_kills_is_given_up_alone(tmp_path: Path) -> None:
     outcomes = {o.unit: o for o in map_units(partial(die_until, str(tmp_path), 99), [0, 1, 2], workers=1)}
     assert outcomes[1].worker_died
     assert {outcomes[0].value, outcomes[2].value} == {0, 2}
+
+
+def kill_as_they_come(count: int, done: threading.Event) -> None:
+    """Kill -9 the first workers that this process starts, as soon as they are there."""
+    killed = set[int]()
+    while len(killed) < count and not done.wait(0.01):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if child.pid not in killed and "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+                    killed.add(child.pid)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_workers_that_die_while_they_start(count: int) -> None:
+    done = threading.Event()
+    killer = threading.Thread(target=kill_as_they_come, args=(count, done))
+    killer.start()
+    try:
+        if count > 1:
+            with pytest.raises(RunError, match="2 workers cannot be started"):
+                list(map_units(double, [1, 2], workers=2))
+        else:
+            assert sorted(o.value or 0 for o in map_units(double, [1, 2], workers=2)) == [2, 4]
+    finally:
+        done.set()
+        killer.join()
 
 
 @contextmanager

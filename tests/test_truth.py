@@ -18,7 +18,8 @@ Pairs = list[tuple[Sample, dict[str, np.ndarray]]]
 def pairs(tmp_path_factory: pytest.TempPathFactory, videos: Path, models: Path, toolkit: Toolkit) -> Pairs:
     """Clips made with the real models, each with the rows of truth for its frames."""
     out = tmp_path_factory.mktemp("truth") / "dataset"
-    toolkit("ingest", videos, "--out", out, "--models", models, "--offline", "--workers", "2", code=3)
+    quick = ("--offline", "--workers", "2", "--no-video", "--with", "box,landmarks,arkit,head,mel")
+    toolkit("ingest", videos, "--out", out, "--models", models, *quick, code=3)
     samples = [s for s in Dataset(str(out)) if "two_people" not in s["json"]["source"]]
     return [(s, truth_of(s, videos)) for s in samples]
 

@@ -82,8 +82,11 @@ def scan(
     jobs = [_job(f, used) for group, used in zip(groups, layouts, strict=True) for f in group.found]
     rejects = [r for group in groups for r in group.rejects]
     ignored = sum(group.ignored for group in groups)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
+    pool = ThreadPoolExecutor(max(threads, 1))
+    try:
         examined = list(pool.map(_examine, jobs))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops the scan does not wait for what is being read
     sources = [x for x in examined if isinstance(x, Source)]
     rejects += [x for x in examined if isinstance(x, Reject)]
     if duplicates == "reject":
