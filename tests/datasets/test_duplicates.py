@@ -17,6 +17,12 @@ from talkface.media import VideoReader, VideoWriter
 from tests.conftest import Toolkit
 from tests.datasets.making import make, steady
 
+CONFIG = """
+pack = {annotators = ["box", "landmarks", "arkit", "head"], video = {size = 256}}
+build = {val = 0.5, test = 0.0}
+"""
+"""What duplicates are found by: pictures, head and jaw."""
+
 
 def smaller(clip: Path, out: Path) -> None:
     """The picture at three quarters of the size, coarsely compressed, without sound."""
@@ -36,7 +42,7 @@ def copied(videos: Path, toolkit: Toolkit, tmp_path_factory: pytest.TempPathFact
     smaller(takes[0], root / "copy.mp4")
     names = [(takes[0], "W009"), (takes[1], "W009"), (root / "copy.mp4", "somebody")]
     (root / "list.csv").write_text("path,speaker\n" + "".join(f"{path},{who}\n" for path, who in names))
-    (root / "config.toml").write_text("[build]\nval = 0.5\ntest = 0.0\n")
+    (root / "config.toml").write_text(CONFIG)
     out = root / "dataset"
     toolkit("ingest", root / "list.csv", "--out", out, "--offline", "-j", "0", "--config", root / "config.toml")
     return str(out)
