@@ -11,7 +11,9 @@ Use = Literal["any", "commercial"]
 
 NON_COMMERCIAL: Final = re.compile(r"\b(nc|non-?commercial|research|academic)\b", re.IGNORECASE)
 
-ORDER: Final = ("unknown", r"research|academic|non-?commercial|nc", "sa", "by")
+UNKNOWN: Final = "unknown"
+
+ORDER: Final = (UNKNOWN, r"research|academic|non-?commercial|nc", "sa", "by")
 
 
 def strictest(licences: Sequence[str]) -> str:
@@ -21,7 +23,7 @@ def strictest(licences: Sequence[str]) -> str:
         text = licence.lower()
         return next((i for i, words in enumerate(ORDER) if re.search(rf"\b({words})\b", text)), len(ORDER)), text
 
-    return min(licences, key=rank, default="unknown")
+    return min(licences, key=rank, default=UNKNOWN)
 
 
 def forbids_commerce(licence: str) -> bool:
@@ -38,12 +40,12 @@ def require_use(use: Use, annotators: Mapping[str, tuple[str, Iterable[Mapping[s
         return
     for name, (licence, weights) in annotators.items():
         if forbids_commerce(licence):
-            raise ConfigError(f"{name}: its licence, {licence}, forbids commercial use. Leave {name} out.")
+            raise ConfigError(f"{name}: its licence, {licence}, forbids commercial use. Leave it out.")
         for weight in weights:
             if not weight["commercial"]:
                 raise ConfigError(
                     f"{name}: its model file {weight['name']} has the licence {weight['licence']}, which does not "
-                    f"allow commercial use. Leave {name} out."
+                    "allow commercial use. Leave it out."
                 )
 
 

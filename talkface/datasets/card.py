@@ -6,7 +6,7 @@ from typing import Any
 
 from talkface.datasets.schema import DatasetInfo
 from talkface.datasets.sidecar import SidecarInfo
-from talkface.licences import strictest
+from talkface.licences import UNKNOWN, strictest
 
 LOAD = """\
 ```python
@@ -40,10 +40,13 @@ def terms(info: DatasetInfo, sidecars: Sequence[SidecarInfo] = ()) -> list[str]:
     """Whose code and weights made the columns, and the strictest term of all."""
     records = info.annotators | {s.name: s.annotator() for s in sidecars}
     rows = [_annotator(*a) for a in sorted(records.items())]
-    licences = [info.strictest_licence, *(w["licence"] for s in sidecars for w in s.weights)]
+    models = [*info.faces, *(w for record in records.values() for w in record.weights)]
+    known = [w["licence"] for w in models if w["licence"] != UNKNOWN]
+    all_in = [info.strictest_licence, *(w["licence"] for w in models)]
     return [
         "## Models and terms",
-        f"Strictest term of all that went in: **{strictest(licences)}**.",
+        f"Strictest term of all that went in: **{strictest(all_in)}**. Of the models whose terms are known: "
+        f"**{strictest(known) if known else 'none'}**.",
         _table(("annotator", "version", "licence", "weights"), rows),
     ]
 

@@ -53,7 +53,7 @@ from talkface.datasets.sidecar_unit import (
     units_of,
 )
 from talkface.errors import ConfigError, DatasetError
-from talkface.licences import Use, require_sources
+from talkface.licences import Use, require_sources, require_use
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, TarWriter, npy, read_pack_index, sha256_of, table_bytes
 from talkface.weights import Models
@@ -133,6 +133,7 @@ def annotate_dataset(
         _refuse_moved_sound(annotator)
         chosen_weights(annotator, models)
     require_sources(use, {url: dataset.info.strictest_licence})
+    require_use(use, {f"{url}: {n}": (a.licence, a.weights) for n, a in dataset.info.annotators.items()})
     return [
         _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)
         for annotator in annotators

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from talkface.licences import UNKNOWN
+
 Kind = Literal["download", "wheel", "package", "registration", "folder", "hub"]
 
 
@@ -68,4 +70,4 @@ def how_to_get(weight: Weight) -> str:
 def unregistered(name: str, kind: Literal["folder", "hub"]) -> Weight:
     """The entry of a folder of the user or of a model on Hugging Face: any content, terms unknown."""
     what = "folder of the user" if kind == "folder" else "model on Hugging Face"
-    return Weight(name=name, file=name, kind=kind, licence="unknown", commercial=False, description=what)
+    return Weight(name=name, file=name, kind=kind, licence=UNKNOWN, commercial=False, description=what)

@@ -155,7 +155,8 @@ def test_the_card_states_the_strictest_term(made: Made) -> None:
     for root in (made.whole, made.later):
         card = (root / "README.md").read_text()
         assert all(f"{name} ({licence}, sha256 " in card for name, licence in licences.items())
-    assert "Strictest term of all that went in: **unknown**" in card, "a folder's terms are not known"
+        assert "Strictest term of all that went in: **unknown**." in card, "a folder's terms are not known"
+        assert f"Of the models whose terms are known: **{licences['fan']}**." in card
 
 
 def test_sound_is_annotated_whatever_the_pictures_are(made: Made, tmp_path: Path) -> None:
@@ -204,6 +205,14 @@ def test_what_may_not_be_used_is_refused_at_the_start(made: Made, tmp_path: Path
     with pytest.raises(ConfigError, match=f"{name}: its model file .* does not allow commercial use"):
         annotate_dataset(str(root), ("voice", name), None, made.models, use="commercial", workers=0)
     assert not (root / "sidecars").exists()
+
+
+def test_what_the_dataset_was_made_with_binds_what_is_added(made: Made, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(made.whole, tmp_path / "whole"))
+    with pytest.raises(ConfigError, match=r"whole: ctc: its model file .* licence unknown, which does not"):
+        annotate_dataset(str(root), ("voice",), None, made.models, use="commercial", workers=0)
+    assert not (root / "sidecars").exists()
+    assert len(annotate_dataset(str(root), ("voice",), None, made.models, workers=0)) == 1
 
 
 def test_an_ingest_that_may_not_be_is_refused_at_the_start(tmp_path: Path, toolkit: Toolkit) -> None:
