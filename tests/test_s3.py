@@ -89,7 +89,9 @@ def test_a_damaged_pack_on_s3_is_named_and_made_again(s3: str, one: Path, toolki
 
 def test_a_store_that_is_down_is_one_line(s3: str, one: Path, tmp_path: Path) -> None:
     words = command(*arguments(one, f"{BUCKET}/in/", tmp_path / "out", 0))
-    nowhere = os.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    nowhere = os.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     result = subprocess.run(words, env=nowhere, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "Traceback" not in result.stderr
+    assert "cannot be read now" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
