@@ -1,12 +1,15 @@
-"""Lip refinement on people who were held out: jawOpen against three baselines, and the sync expert's judgement.
+"""Lip refinement and the sync expert on people who were held out, taking turns: jawOpen against baselines, matched
+against shifted sound, and what refinement does to the expert's score.
 
-python -m benchmarks lip --dataset DATASET [--hold-out NAME,NAME] [--lip-set a.b=c ...] [--expert-set a.b=c ...]
+python -m benchmarks lip --dataset DATASET [--folds 5] [--lip-set a.b=c ...] [--expert-set a.b=c ...]
 """
 
 import argparse
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,97 +17,148 @@ import numpy as np
 
 RATE = 25.0
 CONTEXT = np.arange(-15, 16, 2)
-"""Rows of mel (80 a second) around a frame that the ridge regression sees."""
-
+"""Rows of mel (80 a second) around a frame that the ridge regressions see."""
+PENALTY, OWN_PENALTY = 1e3, 1e4
 SPAN_FRAMES = 50
 SHIFTS = (-15, -12, -9, -6, -4, 4, 6, 9, 12, 15)
 """Frames by which sound is shifted to be wrong."""
+LEAST_SPEECH = 0.2
+SAME_PERSON = (r"feifeili",)
+"""Pattern of the sources that show one person; any other source, or speaker, is a person of its own."""
 
-LIP = ("sound=mel", "neutral=all", "training.steps=2000", "training.evaluate_every=250", "training.save_every=2000")
-EXPERT = ("sound=mel", "training.steps=2000", "training.evaluate_every=250", "training.save_every=2000")
+Predict = Callable[[Any, str], np.ndarray]
 
 
 def add_arguments(parser: Any) -> None:
     """Options of this benchmark."""
-    parser.add_argument("--hold-out", help="sources or speakers; every fourth source with sound unless given")
-    parser.add_argument("--lip-set", nargs="*", default=[], help="configuration of lip, preset modern, a.b=c")
-    parser.add_argument("--expert-set", nargs="*", default=[], help="configuration of sync_expert, preset modern")
+    parser.add_argument("--folds", type=int, default=5, help="into so many groups people are dealt")
+    parser.add_argument("--some-folds", type=int, help="only the first so many groups are held out, one by one")
+    parser.add_argument("--lip-set", nargs="*", default=[], help="configuration of lip, a.b=c")
+    parser.add_argument("--expert-set", nargs="*", default=[], help="configuration of sync_expert, a.b=c")
     parser.add_argument("--lip-preset", default="modern")
     parser.add_argument("--expert-preset", default="modern")
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one unless given")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Train both on the clips that are left, and print both tables."""
-    from talkface.datasets import open_dataset
-    from talkface.train.data import split
+    """Train both for each fold on the people who are left, and print the tables."""
+    import torch
 
+    torch.set_num_threads(1)
     if not options.dataset:
         sys.exit("lip: give --dataset, a dataset with arkit and mel; toolkit ingest makes one")
-    dataset = open_dataset(str(options.dataset))
-    held_names = options.hold_out or ",".join(default_held(dataset))
-    train, held = split(str(options.dataset), held_names)
-    assert held is not None
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as home:
         runs = options.keep or Path(home)
-        lip = trained("lip", options.lip_preset, (*LIP, *options.lip_set), train, held, runs)
-        expert = trained("sync_expert", options.expert_preset, (*EXPERT, *options.expert_set), train, held, runs)
-        print(f"\nHeld out: {held_names} ({len(held)} clips); trained on {len(train)} clips\n")
-        jaw_table(train, held, lip)
-        sync_table(held, expert, lip)
+        for number, (train, held) in enumerate(folds(str(options.dataset), options.folds)):
+            if number == options.some_folds:
+                break
+            lip = trained("lip", options.lip_preset, options.lip_set, train, runs / str(number))
+            expert = trained("sync_expert", options.expert_preset, options.expert_set, train, runs / str(number))
+            keys = [key for key in speaking(held) if jaw(held, key) is not None]
+            for name, values in (
+                ("jaw", jaws(train, held, keys, lip)),
+                ("sync", syncs(held, keys, expert)),
+                ("refined", refinement(held, keys, expert, lip)),
+            ):
+                found[name].append(values)
+            found["size"].append({"clips": len(keys), "trained": len(train)})
+            print(f"fold {number + 1}: {found['size'][-1]}", file=sys.stderr, flush=True)
+    report(found)
 
 
-def keys_of(dataset: Any) -> list[str]:
-    keys: list[str] = dataset.keys()
-    return keys
+def report(found: dict[str, list[dict[str, float]]]) -> None:
+    """The tables: means over folds, and the least and the most of them."""
+    sizes = ", ".join(str(int(fold["clips"])) for fold in found["size"])
+    print(f"\nPeople take turns in being held out: {len(found['size'])} folds of {sizes} clips with speech\n")
+    heads = (
+        ("jaw", "jawOpen on held-out people", "r, mean over clips, then folds"),
+        ("sync", "sync expert on held-out people, matched against shifted sound", "AUC, mean over folds"),
+        ("refined", "mouth", "mean cosine with its sound"),
+    )
+    for name, what, unit in heads:
+        print(f"| {what} | {unit} | least and most of the folds |\n|---|---|---|")
+        for row in found[name][0]:
+            values = [fold[row] for fold in found[name]]
+            print(f"| {row} | {np.nanmean(values):.3f} | {np.nanmin(values):.3f} to {np.nanmax(values):.3f} |")
+        print()
 
 
-def default_held(dataset: Any) -> list[str]:
-    """Every fourth source with speech."""
-    rows = dataset.clips.select(["source", "speech_share"]).to_pylist()
-    speaking = sorted({r["source"] for r in rows if (r["speech_share"] or 0) > 0.3})
-    return speaking[::4]
+def folds(url: str, count: int) -> Iterator[tuple[Any, Any]]:
+    """People who speak, dealt into groups by name: all clips but a group's, and the group's."""
+    import pyarrow.compute as pc
+
+    from talkface.datasets import open_dataset
+
+    dataset = open_dataset(url)
+    people: dict[str, set[str]] = defaultdict(set)
+    for row in dataset.clips.to_pylist():
+        people[person(row)].add(row["key"])
+    heard = sorted({person(row) for row in dataset.clips.to_pylist() if (row["speech_share"] or 0) > LEAST_SPEECH})
+    for number in range(count):
+        keys = sorted(set().union(*(people[who] for who in heard[number::count])))
+        chosen = pc.field("key").isin(keys)
+        yield dataset.where(~chosen), dataset.where(chosen)
 
 
-def trained(task: str, preset: str, changes: tuple[str, ...], train: Any, held: Any, runs: Path) -> Any:
-    """A model of a task, from its best checkpoint."""
+def person(row: dict[str, Any]) -> str:
+    """Who a clip shows."""
+    name: str = row["speaker"] or row["source"]
+    return next((pattern for pattern in SAME_PERSON if re.search(pattern, name)), name)
+
+
+def speaking(dataset: Any) -> list[str]:
+    return [row["key"] for row in dataset.clips.to_pylist() if (row["speech_share"] or 0) > LEAST_SPEECH]
+
+
+def trained(task: str, preset: str, changes: list[str], train: Any, runs: Path) -> Any:
+    """A model of a task after its last step: nothing of who is held out chooses a checkpoint."""
     from talkface.train import checkpoint
     from talkface.train.base import configure
     from talkface.train.loop import train as fit
 
     out = runs / task
     if not out.exists():
-        fit(task, configure(task, preset, None, changes), train, held, out, cpu=True)
-    return checkpoint.load(out)
+        fit(task, configure(task, preset, None, ["sound=mel", *changes]), train, None, out, cpu=True, say=_quiet)
+    return checkpoint.load(out, which="last")
 
 
-def jaw_table(train: Any, held: Any, lip: Any) -> None:
-    """r of predicted and extracted jawOpen, clip by clip, and the mean absolute error."""
-    fits: Mapping[str, Callable[[Any, str], np.ndarray]] = {
-        "constant mean": constant(train),
+def _quiet(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def jaws(train: Any, held: Any, keys: list[str], lip: Any) -> dict[str, float]:
+    """r of predicted and extracted jawOpen, mean over clips in which it moves."""
+    fits: dict[str, Predict] = {
+        "constant mean": lambda dataset, key: np.zeros(len(times(dataset, key))),
         "sound energy, fitted gain": regression(train, energy, 1e-3),
-        "ridge regression from mel": regression(train, around, 1e3),
-        "lip, Audio2BS alone": refined(lip, 0),
-        "lip, with residue": refined(lip, 1),
+        "ridge regression from mel": regression(train, around, PENALTY),
+        "the same, mel at each clip's own level": regression(train, around_own, OWN_PENALTY),
+        "lip before its first step (ridge, sound in place)": made(untrained(lip), 0),
+        "lip, Audio2BS alone": made(lip, 0),
+        "lip, with residue": made(lip, 1),
     }
-    print("| jawOpen on held-out people | r, mean over clips | r, median | mean absolute error |\n|---|---|---|---|")
+    if not hasattr(lip.net.neutral, "weights"):
+        del fits["lip before its first step (ridge, sound in place)"]
+    found = {}
     for name, predict in fits.items():
-        rs, errors = [], []
-        for key in keys_of(held):
-            real = jaw(held, key)
-            if real is None:
-                continue
-            made = predict(held, key)[: len(real)]
-            known = np.isfinite(real) & np.isfinite(made)
-            if known.sum() < 25 or real[known].std() < 0.01:
-                continue
-            flat = made[known].std() < 1e-9
-            rs.append(0.0 if flat else float(np.corrcoef(real[known], made[known])[0, 1]))
-            errors.append(float(np.abs(real[known] - made[known]).mean()))
-        print(f"| {name} | {np.mean(rs):.3f} | {np.median(rs):.3f} | {np.mean(errors):.4f} |")
+        rs = []
+        for key in keys:
+            real, guess = jaw(held, key), predict(held, key)
+            known = np.isfinite(real) & np.isfinite(guess)
+            if known.sum() >= RATE and real[known].std() >= 0.01:
+                still = guess[known].std() < 1e-9
+                rs.append(0.0 if still else float(np.corrcoef(real[known], guess[known])[0, 1]))
+        found[name] = float(np.mean(rs))
+    return found
 
 
-def jaw(dataset: Any, key: str) -> np.ndarray | None:
+def untrained(model: Any) -> Any:
+    """A model as it was before its first step."""
+    return type(model)(model.task, model.task.build().eval(), model.about, "")
+
+
+def jaw(dataset: Any, key: str) -> Any:
     """jawOpen at 25 frames a second; None without sound."""
     from talkface.vocab import ARKIT
 
@@ -119,12 +173,21 @@ def times(dataset: Any, key: str) -> np.ndarray:
     return steady_pts(int(dataset.duration_ns(key) * RATE / 1e9), RATE)
 
 
-def around(dataset: Any, key: str) -> np.ndarray:
+def around(dataset: Any, key: str, *, own: bool = False) -> np.ndarray:
     """Rows of mel around each frame, one after the other."""
+    import torch
+
+    from talkface.train.sound import own_level
+
     mel = dataset.arrays(key, ["mel"])["mel"].astype(np.float64)
-    centre = times(dataset, key) / 1e9 * 80
-    index = (centre[:, None] + CONTEXT).round().astype(int).clip(0, len(mel) - 1)
+    if own:
+        mel = own_level(torch.from_numpy(mel)[None])[0].numpy()
+    index = (times(dataset, key)[:, None] / 1e9 * 80 + CONTEXT).round().astype(int).clip(0, len(mel) - 1)
     return mel[index].reshape(len(index), -1)
+
+
+def around_own(dataset: Any, key: str) -> np.ndarray:
+    return around(dataset, key, own=True)
 
 
 def energy(dataset: Any, key: str) -> np.ndarray:
@@ -134,18 +197,10 @@ def energy(dataset: Any, key: str) -> np.ndarray:
     return mel[index.round().astype(int).clip(0, len(mel) - 1)].mean(axis=(1, 2))[:, None]
 
 
-def constant(train: Any) -> Callable[[Any, str], np.ndarray]:
-    found = [j for key in keys_of(train) if (j := jaw(train, key)) is not None]
-    mean = float(np.nanmean(np.concatenate(found)))
-    return lambda dataset, key: np.full(len(times(dataset, key)), mean)
-
-
-def regression(
-    train: Any, features: Callable[[Any, str], np.ndarray], penalty: float
-) -> Callable[[Any, str], np.ndarray]:
-    """Ridge regression on all frames of the training clips."""
+def regression(train: Any, features: Callable[[Any, str], np.ndarray], penalty: float) -> Predict:
+    """Ridge regression on all frames of the training clips that speak."""
     xs, ys = [], []
-    for key in keys_of(train):
+    for key in speaking(train):
         real = jaw(train, key)
         if real is not None:
             x = features(train, key)
@@ -159,69 +214,94 @@ def regression(
     return lambda dataset, key: (features(dataset, key) - mean) / std @ weights + y.mean()
 
 
-def refined(model: Any, which: int) -> Callable[[Any, str], np.ndarray]:
-    """jawOpen of a lip model: the neutral mouth (0) or the refined one (1), in the clip's own style."""
+def look_of(dataset: Any, key: str) -> Any:
+    """Eight frames of the clip, evenly spaced."""
     import torch
 
+    arkit = dataset.arrays(key, ["arkit"])["arkit"]
+    seen = arkit[np.isfinite(arkit).any(axis=1)]
+    return torch.from_numpy(np.nan_to_num(seen[np.linspace(0, len(seen) - 1, 8).round().astype(int)]))
+
+
+def made(model: Any, which: int) -> Predict:
+    """jawOpen of a lip model: the neutral mouth (0) or the refined one (1), in the clip's own style."""
     from talkface.vocab import MOUTH
 
     def predict(dataset: Any, key: str) -> np.ndarray:
-        arrays = dataset.arrays(key, ["arkit", "mel"])
-        seen = arrays["arkit"][np.isfinite(arrays["arkit"]).any(axis=1)]
-        look = torch.from_numpy(np.nan_to_num(seen[np.linspace(0, len(seen) - 1, 8).round().astype(int)]))
-        made = model.task.mouth(model.net, arrays["mel"], times(dataset, key), look)
-        return made[which][:, MOUTH.index("jawOpen")]
+        mel = dataset.arrays(key, ["mel"])["mel"]
+        mouths = model.task.mouth(model.net, mel, times(dataset, key), look_of(dataset, key))
+        return mouths[which][:, MOUTH.index("jawOpen")]
 
     return predict
 
 
-def sync_table(held: Any, expert: Any, lip: Any) -> None:
-    """How well matched and shifted sound are told apart, and what refinement does to the score."""
+def syncs(held: Any, keys: list[str], expert: Any) -> dict[str, float]:
+    """Areas under the curve, before training and after."""
     from dataclasses import replace
 
     from talkface.train.mouth import area_under_curve
+
+    found = {}
+    judges = {"after training": expert}
+    if hasattr(expert.net, "log_worth"):
+        judges = {"closed form alone": untrained(expert), **judges}
+    faces = {key: face_of(held, key) for key in keys}
+    for name, model in judges.items():
+        judge = expert_of(model)
+        matched = {key: cosines(judge, face, 0) for key, face in faces.items()}
+        wrong = {s: [cosines(judge, face, s) for face in faces.values()] for s in SHIFTS}
+        wrong[0] = [
+            cosines(judge, replace(faces[a], sound=faces[b].sound), 0)
+            for a, b in zip(keys, [*keys[1:], keys[0]], strict=True)
+        ]
+        right, spans = np.concatenate(list(matched.values())), spans_of(matched.values())
+
+        def auc(shifts: Any, right: Any = right, spans: Any = spans, wrong: Any = wrong) -> tuple[float, float]:
+            chosen = [v for s in shifts for v in wrong[s]]
+            return (
+                area_under_curve(right, np.concatenate(chosen)),
+                area_under_curve(spans, spans_of(chosen)),
+            )
+
+        one, two = auc(SHIFTS)
+        found[f"{name}: single windows of {expert.task.config.frames} frames"] = one
+        found[f"{name}: averaged over {SPAN_FRAMES / RATE:.0f} s"] = two
+    for size in sorted({abs(s) for s in SHIFTS}):
+        found[f"the same, shifted by {size} frames alone"] = auc((-size, size))[1]
+    found["the same, sound of another clip"] = auc((0,))[1]
+    return found
+
+
+def refinement(held: Any, keys: list[str], expert: Any, lip: Any) -> dict[str, float]:
+    """Mean cosine of mouths with their sound. A mouth that does not follow the sound is the clip's own, half the clip
+    later; `refine` puts another in its place, and everything else must stay as it is."""
+    from dataclasses import replace
+
+    from talkface.motion import Motion
+    from talkface.train.base import Speech, Style
     from talkface.vocab import ARKIT, MOUTH
 
-    singles: tuple[list, list] = ([], [])
-    spans: tuple[list, list] = ([], [])
-    scores: dict[str, list[float]] = {"extracted": [], "shuffled clips": [], "refined": []}
-    keys = [k for k in keys_of(held) if jaw(held, k) is not None]
-    faces = {key: face_of(held, key) for key in keys}
-    judge = expert_of(expert)
-    for number, key in enumerate(keys):
-        matched = cosines(judge, faces[key], 0)
-        if len(matched) == 0:
-            continue
-        singles[0].extend(matched)
-        spans[0].extend(by_span(matched))
-        for shift in SHIFTS:
-            wrong = cosines(judge, faces[key], shift)
-            singles[1].extend(wrong)
-            spans[1].extend(by_span(wrong))
-        other = faces[keys[(number + 1) % len(keys)]]
-        arkit = faces[key].columns["arkit"].copy()
-        for column, name in enumerate(MOUTH):
-            if lip.task.facts["mouth"]["valid"][column]:
-                arkit[:, ARKIT.index(name)] = lip_mouth(lip, held, key)[: len(arkit), column]
-        scores["extracted"].append(float(np.mean(matched)))
-        swapped = cosines(judge, replace(faces[key], sound=other.sound), 0)
-        scores["shuffled clips"].append(float(np.mean(swapped)) if len(swapped) else np.nan)
-        scores["refined"].append(float(np.mean(cosines(judge, replace(faces[key], columns={"arkit": arkit}), 0))))
-    print("\n| sync expert on held-out people, matched against shifted sound | AUC |\n|---|---|")
-    print(f"| single windows of {expert.task.config.frames} frames | {area_under_curve(*singles):.3f} |")
-    print(f"| averaged over {SPAN_FRAMES / RATE:.0f} s | {area_under_curve(*spans):.3f} |")
-    print("\n| mouth | mean cosine with its sound |\n|---|---|")
-    for name, values in scores.items():
-        print(f"| {name} | {np.nanmean(values):.3f} |")
-
-
-def lip_mouth(lip: Any, held: Any, key: str) -> np.ndarray:
-    import torch
-
-    arrays = held.arrays(key, ["arkit", "mel"])
-    seen = arrays["arkit"][np.isfinite(arrays["arkit"]).any(axis=1)]
-    look = torch.from_numpy(np.nan_to_num(seen[np.linspace(0, len(seen) - 1, 8).round().astype(int)]))
-    return lip.task.mouth(lip.net, arrays["mel"], times(held, key), look)[1]
+    judge, scores = expert_of(expert), defaultdict(list)
+    others = [i for i, name in enumerate(ARKIT) if name not in MOUTH]
+    for key in keys:
+        face = face_of(held, key)
+        arkit = face.columns["arkit"].astype(np.float32)
+        strayed = arkit.copy()
+        strayed[:, [ARKIT.index(name) for name in MOUTH]] = np.roll(arkit, len(arkit) // 2, axis=0)[
+            :, [ARKIT.index(name) for name in MOUTH]
+        ]
+        head = np.zeros((len(arkit), 7), np.float32)
+        motion = Motion(pts_ns=face.pts_ns, arkit=strayed, head=head, fps=RATE)
+        speech = Speech(face.sound, {"mel": held.arrays(key, ["mel"])["mel"]})
+        better = lip.task.refine(lip.net, motion, speech, Style(look_of(held, key).numpy(), head[:8]))
+        assert np.array_equal(better.arkit[:, others], motion.arkit[:, others], equal_nan=True)
+        for name, mouth in (
+            ("as extracted", arkit),
+            ("of another moment", strayed),
+            ("of another moment, then refined", better.arkit),
+        ):
+            scores[name].append(float(np.mean(cosines(judge, replace(face, columns={"arkit": mouth}), 0))))
+    return {name: float(np.nanmean(values)) for name, values in scores.items()}
 
 
 def face_of(dataset: Any, key: str) -> Any:
@@ -243,6 +323,10 @@ def expert_of(model: Any) -> Any:
 def cosines(judge: Any, face: Any, shift: int) -> np.ndarray:
     mouth, sound = judge.embeddings(face, round(shift * 1e9 / RATE))
     return (mouth * sound).sum(-1).numpy()
+
+
+def spans_of(clips: Iterable[np.ndarray]) -> list[float]:
+    return [mean for values in clips for mean in by_span(values)]
 
 
 def by_span(values: np.ndarray) -> list[float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from talkface.datasets.schema import column_from, spec_dict
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError
 from talkface.train.base import Facts, Speech
-from talkface.train.sound import rows_around, window_rows
+from talkface.train.sound import own_level, rows_around, window_rows
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models
 
@@ -37,6 +37,8 @@ class SoundFacts:
     offsets: tuple[float, ...]
     annotator: str
     settings: dict[str, Any]
+    level: Literal["data", "own"] = "data"
+    """Whose mean and deviation rows are put in: those of the data, or of the window's or sound's own rows."""
 
     @property
     def width(self) -> int:
@@ -61,22 +63,30 @@ class SoundFacts:
     def facts(self) -> Facts:
         """As plain JSON."""
         numbers = {k: [float(v) for v in getattr(self, k)] for k in ("mean", "std", "offsets")}
-        return {"column": spec_dict(self.spec), **numbers, "annotator": self.annotator, "settings": self.settings}
+        made = {"annotator": self.annotator, "settings": self.settings, "level": self.level}
+        return {"column": spec_dict(self.spec), **numbers, **made}
 
     @classmethod
     def of(cls, facts: Facts) -> Self:
         """From what `facts` gave."""
         mean, std = (np.array(facts[k], np.float32) for k in ("mean", "std"))
         return cls(
-            column_from(facts["column"]), mean, std, tuple(facts["offsets"]), facts["annotator"], facts["settings"]
-        )
+            column_from(facts["column"]), mean, std, tuple(facts["offsets"]), facts["annotator"], facts["settings"],
+            facts.get("level", "data"),
+        )  # fmt: skip
 
     def of_window(
-        self, rows: Float[torch.Tensor, "batch rows features"], times_ns: Int64[torch.Tensor, "batch frames"]
+        self,
+        rows: Float[torch.Tensor, "batch rows features"],
+        times_ns: Int64[torch.Tensor, "batch frames"],
+        late_ns: Int64[torch.Tensor, " batch"] | None = None,
     ) -> Float[torch.Tensor, "batch frames width"]:
-        """What the network sees of a batch of windows: missing rows are 0, and the flag is 1 where none is missing."""
+        """What the network sees of a batch of windows: missing rows are 0, and the flag is 1 where none is missing.
+
+        The sound of each window is taken ``late_ns`` later."""
         mean, std = (torch.as_tensor(v, device=rows.device) for v in (self.mean, self.std))
-        around = rows_around((rows - mean) / std, self.spec.rate, self.spec.first_seconds, times_ns, self.offsets)
+        level = own_level(rows) if self.level == "own" else (rows - mean) / std
+        around = rows_around(level, self.spec.rate, self.spec.first_seconds, times_ns, self.offsets, late_ns)
         flat = around.flatten(2)
         there = torch.isfinite(flat).all(-1, keepdim=True)
         return torch.cat([flat.nan_to_num(0.0), there.to(flat)], dim=-1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,16 @@ STEPS: Final = {"ctc": 1.0, "w2v": 1.0, "mel": 2.0}
 """Rows from one that is looked at to the next: 16 rows span 0.3 s at 50 rows a second, 0.4 s at 80."""
 
 
-def sound_facts(dataset: Dataset, column: str) -> SoundFacts:
+SMALLEST: Final = 0.1
+"""Added to a shape before its logarithm is taken: how far a shape goes differs from face to face by factors."""
+STILLEST: Final = 0.02
+"""Deviation, in logarithms, of a shape that hardly moves: its noise is not blown up."""
+
+
+def sound_facts(dataset: Dataset, column: str, *, level: Literal["data", "own"] = "data") -> SoundFacts:
     """The sound's normalisation, with 16 rows around each frame."""
-    step = STEPS[column]
-    return replace(SoundFacts.learn(dataset, column), offsets=tuple((np.arange(ROWS) - (ROWS - 1) / 2) * step))
+    offsets = tuple((np.arange(ROWS) - (ROWS - 1) / 2) * STEPS[column])
+    return replace(SoundFacts.learn(dataset, column), offsets=offsets, level=level)
 
 
 def mouth_facts(dataset: Dataset, *, clips: int = 1000) -> Facts:
@@ -50,6 +56,19 @@ def mouth_of(
     values = batch["arkit"][..., MOUTH_INDEX]
     known = torch.isfinite(values) & torch.tensor(facts["valid"], device=values.device)
     return torch.where(known, values, 0), known
+
+
+def lively(
+    shapes: Float[torch.Tensor, "*b n 27"],
+    about: tuple[Float[torch.Tensor, "*b m 27"], Bool[torch.Tensor, "*b m 27"]] | None,
+) -> Float[torch.Tensor, "*b n 27"]:
+    """Logarithms of the shapes, less their mean over a window and in its deviations: how a mouth moves, whatever face
+    it is in. ``about`` is the window (values, and where they are known); the shapes themselves unless given."""
+    values, known = about if about is not None else (shapes, torch.ones_like(shapes, dtype=torch.bool))
+    logs, count = (values.clamp(min=0) + SMALLEST).log(), known.sum(-2, keepdim=True).clamp(min=1)
+    mean = (logs * known).sum(-2, keepdim=True) / count
+    variance = (((logs - mean) * known) ** 2).sum(-2, keepdim=True) / count
+    return ((shapes.clamp(min=0) + SMALLEST).log() - mean) / (variance + STILLEST**2).sqrt()
 
 
 def sound_of(facts: SoundFacts, rows: np.ndarray, times_ns: np.ndarray, fps: float) -> Float[torch.Tensor, "1 n flat"]:

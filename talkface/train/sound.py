@@ -1,11 +1,19 @@
 """Columns on the sound's clock, brought to the picture's frames."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from jaxtyping import Float, Int64
 
 from talkface.clip import NS, ColumnSpec
+
+SILENCE: Final = -11.0
+"""No band of log-mel is above this in digital silence, which says nothing about a voice or a microphone."""
+SOFTEST: Final = 0.3
+"""Added to the deviation of each band at the level of a clip."""
+FARTHEST: Final = 5.0
+"""In deviations, where values at the level of a clip are cut off."""
 
 
 def rows_around(
@@ -14,15 +22,17 @@ def rows_around(
     first_seconds: float,
     times_ns: Int64[torch.Tensor, "batch frames"],
     offsets: Sequence[float],
+    late_ns: Int64[torch.Tensor, " batch"] | None = None,
 ) -> Float[torch.Tensor, "batch frames offsets width"]:
     """The rows of a window (as `Windows` cuts them: row 0 is the one nearest to its start) around each frame.
 
-    ``offsets`` are in rows from the frame's time; between two rows it is a line, beyond the window its first or last
-    row. NaN stays NaN.
+    ``offsets`` are in rows from the frame's time, or from ``late_ns`` later; between two rows it is a line, beyond the
+    window its first or last row. NaN stays NaN.
     """
     start = times_ns[:, :1].double() / NS
     first_row = ((start - first_seconds) * rate).round()
-    at = (times_ns.double() / NS - first_seconds) * rate - first_row
+    late = 0 if late_ns is None else late_ns.double()[:, None] / NS
+    at = (times_ns.double() / NS - first_seconds + late) * rate - first_row
     at = at[..., None] + torch.tensor(offsets, dtype=torch.float64, device=rows.device)
     at = at.clamp(0, rows.shape[1] - 1)
     low = at.floor().long().clamp(max=max(rows.shape[1] - 2, 0))
@@ -44,3 +54,17 @@ def window_rows(
     if low < high:
         out[low - first : high - first] = values[low:high]
     return out
+
+
+def own_level(rows: Float[torch.Tensor, "batch rows width"]) -> Float[torch.Tensor, "batch rows width"]:
+    """Each band less its mean over the window's own rows, in their deviations: who speaks, and into what, is gone.
+
+    Rows of digital silence and missing ones (which stay NaN) do not count.
+    """
+    there = torch.isfinite(rows).all(-1, keepdim=True)
+    heard = there & (rows.nan_to_num(SILENCE).amax(-1, keepdim=True) > SILENCE)
+    heard = torch.where(heard.any(1, keepdim=True), heard, there)
+    count = heard.sum(1, keepdim=True).clamp(min=1)
+    mean = torch.where(heard, rows, 0).sum(1, keepdim=True) / count
+    std = (torch.where(heard, rows - mean, 0).square().sum(1, keepdim=True) / count).sqrt()
+    return ((rows - mean) / (std + SOFTEST)).clamp(-FARTHEST, FARTHEST)

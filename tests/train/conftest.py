@@ -12,6 +12,13 @@ def talkers(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make(tmp_path_factory.mktemp("talkers") / "dataset", silent=(1,))
 
 
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Seven speakers of six seconds each, neutral and happy; p2 is the one to hold out."""
+    talkers = tuple((f"p{i}", emotion) for i in range(7) for emotion in ("neutral", "happy"))
+    return make(tmp_path_factory.mktemp("strangers") / "dataset", talkers, frames=160)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Sums are added up in one order."""

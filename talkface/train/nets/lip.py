@@ -3,11 +3,13 @@
 MagicTalk 3.3 and Fig. 3 (DREAM-Talk 3.3); sizes of the first are VOCA's, which the papers follow.
 """
 
+from typing import Final
+
 import torch
 from jaxtyping import Float
 from torch import nn
 
-ROWS = 16
+ROWS: Final = 16
 """Rows of the sound that are looked at around each frame."""
 
 
@@ -75,9 +77,9 @@ class Residue(nn.Module):
 class LipNet(nn.Module):
     """Neutral shapes and residue; their sum is the refined mouth. Audio2BS learns nothing from the residue's loss."""
 
-    def __init__(self, features: int, style: int, shapes: int, hidden: int, layers: int, dropout: float) -> None:
+    def __init__(self, neutral: nn.Module, style: int, shapes: int, hidden: int) -> None:
         super().__init__()
-        self.neutral = AudioToShapes(features, shapes, hidden, layers, dropout)
+        self.neutral = neutral
         self.residue = Residue(style, hidden, shapes)
 
     def forward(

@@ -1,19 +1,20 @@
 """Lip refinement: a mouth that follows the sound, in the style of an emotion.
 
 DREAM-Talk 3.3, MagicTalk 3.3 and Fig. 3: Audio2BS makes neutral mouth shapes from sound, the residue adds what the
-emotion changes, and the sum replaces the mouth of a motion; everything else stays as it is.
+emotion changes, and the sum replaces the mouth of a motion; everything else stays as it is. With ``start=ridge``
+Audio2BS begins as a ridge regression, found in closed form while the data is looked at.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
@@ -23,9 +24,11 @@ from talkface.motion import Motion
 from talkface.render.overlay import curves
 from talkface.train import checkpoint
 from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
+from talkface.train.canonical import lateness, ridge_facts
 from talkface.train.features import SoundFacts
 from talkface.train.mouth import (
     MOUTH_INDEX,
+    SMALLEST,
     average_windows,
     every_window,
     mouth_facts,
@@ -33,14 +36,15 @@ from talkface.train.mouth import (
     sound_facts,
     sound_of,
 )
-from talkface.train.nets.lip import LipNet, SyncNet
+from talkface.train.nets.canonical import CanonicalSync, RegressedShapes
+from talkface.train.nets.lip import AudioToShapes, LipNet, SyncNet
 from talkface.train.tasks.emodiff import draw_frames
 from talkface.train.tasks.sync_expert import Task as SyncTask
 from talkface.vocab import ARKIT, MOUTH
 
 STYLE_FRAMES: Final = 8
-GOOD_EXPERT: Final = 0.75
-"""Held-out loss below which a sync expert may teach (DREAM-Talk, after Wav2Lip)."""
+LEAST_MOVED: Final = 0.01
+"""Deviation over a window of a shape that hardly moves: its noise is not blown up."""
 
 DRAWN: Final = ("jawOpen", "mouthSmileLeft", "mouthFunnel", "mouthLowerDownLeft")
 
@@ -57,13 +61,26 @@ class LipConfig(TaskConfig):
         "labelled",
         description="Audio2BS learns from clips labelled neutral, or from all; unlabelled ones count as neutral",
     )
-    hidden: int = Field(256, ge=8, description="width of the LSTM")
-    layers: int = Field(3, ge=1)
+    start: Literal["random", "ridge"] = Field(
+        "random", description="the papers' LSTM; or a small network that starts from a ridge regression (mel only)"
+    )
+    hidden: int = Field(256, ge=8, description="width of the LSTM, or of the small network")
+    layers: int = Field(3, ge=1, description="of the LSTM")
     dropout: float = Field(0.0, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0, description="added to the cepstra while training, with start=ridge")
     distance: Literal["l1", "l2"] = Field("l1", description="of shapes and of their changes; l2 is in deviations")
+    correlation: float = Field(
+        0.0, ge=0, description="weight of 1 - r over a window, shapes counting by their r so far"
+    )
     velocity: float = Field(10.0, ge=0, description="weight of the error of frame-to-frame changes")
     sync: float = Field(0.03, ge=0, description="weight of the sync expert's loss")
     sync_run: str = Field("", description="run of sync_expert that judges; empty: none does")
+
+    @model_validator(mode="after")
+    def _ridge_needs_mel(self) -> Self:
+        if self.start == "ridge" and self.sound != "mel":
+            raise ValueError(f"start=ridge needs sound=mel, not {self.sound}")
+        return self
 
     @property
     def windows(self) -> Windows:
@@ -83,6 +100,10 @@ TINY = Training(
     steps=300, batch_size=32, learning_rate=2e-3, warmup=20, ema=0.99, evaluate_every=100, evaluate_batches=4,
     save_every=100,
 )  # fmt: skip
+MODERN = Training(
+    steps=150, batch_size=16, learning_rate=2e-3, weight_decay=0.05, warmup=20, schedule="cosine", ema=0.95,
+    evaluate_every=50, save_every=150,
+)  # fmt: skip
 
 
 class Task:
@@ -94,11 +115,8 @@ class Task:
         "tiny": LipConfig(training=TINY, sound="mel", hidden=64, layers=1, neutral="all"),
         "paper": LipConfig(training=PAPER),
         "modern": LipConfig(
-            training=Training(
-                steps=20_000, batch_size=64, learning_rate=5e-4, weight_decay=0.05, warmup=100, schedule="cosine",
-                ema=0.999,
-            ),
-            dropout=0.3, frames=32, stride=8, layers=2,
+            training=MODERN, sound="mel", neutral="all", start="ridge", hidden=64, dropout=0.5, noise=0.3, frames=64,
+            stride=16, velocity=1.0, correlation=1.0,
         ),
     }  # fmt: skip
 
@@ -109,11 +127,13 @@ class Task:
         emotions = set(dataset.clips.column("emotion").to_pylist())
         if config.neutral == "labelled" and not emotions & {"neutral", None}:
             raise ConfigError(f"{dataset.url}: no clip is neutral. Learn from all: --set neutral=all")
-        sound = sound_facts(dataset, config.sound).facts()
-        return {
+        start = config.start == "ridge"
+        sound = sound_facts(dataset, config.sound, level="own" if start else "data").facts()
+        facts: Facts = {
             "mouth": mouth_facts(dataset), "sound": sound, "style": list(ARKIT), "fps": config.rate,
             "expert": _judge(config),
         }  # fmt: skip
+        return facts | (ridge_facts(dataset, config.sound, config.rate) if start else {})
 
     def __init__(self, config: LipConfig, facts: Facts) -> None:
         self.config, self.facts = config, facts
@@ -121,12 +141,22 @@ class Task:
 
     def build(self) -> LipNet:
         c = self.config
-        net = LipNet(len(self.sound.mean), len(ARKIT), len(MOUTH), c.hidden, c.layers, c.dropout)
+        if c.start == "ridge":
+            start = {name: torch.tensor(self.facts["ridge"][name]) for name in ("weights", "rest", "scale")}
+            found = RegressedShapes(**start, smallest=SMALLEST, hidden=c.hidden, dropout=c.dropout, noise=c.noise)
+            net = LipNet(found, len(ARKIT), len(MOUTH), c.hidden)
+            last = net.residue.leave[-2]
+            assert isinstance(last, torch.nn.Linear)
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+            return net
+        plain = AudioToShapes(len(self.sound.mean), len(MOUTH), c.hidden, c.layers, c.dropout)
+        net = LipNet(plain, len(ARKIT), len(MOUTH), c.hidden)
         # From a half-open mouth the first thing learned is to be closed and still, which takes long to leave.
         rest = torch.tensor(self.facts["mouth"]["mean"]).clamp(0.01, 0.99)
-        torch.nn.init.zeros_(net.neutral.leave.weight)
+        torch.nn.init.zeros_(plain.leave.weight)
         with torch.no_grad():
-            net.neutral.leave.bias.copy_(torch.logit(rest))
+            plain.leave.bias.copy_(torch.logit(rest))
         return net
 
     def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
@@ -138,8 +168,10 @@ class Task:
         second = self.error(neutral.detach() + residue, mouth, known)
         logs: dict[str, float | torch.Tensor] = {"neutral": first.detach(), "refined": second.detach()}
         loss = first + second
+        if self.config.correlation:
+            loss = loss + self.config.correlation * self.unlike(neutral, mouth, known & neutral_clip[:, None, None])
         if self.config.sync and self.config.sync_run:
-            judged = self.judge(refined, mouth_of(batch, self.facts["mouth"]), sound)
+            judged = self.judge(refined, mouth_of(batch, self.facts["mouth"]), batch)
             logs["sync"] = judged.detach()
             loss = loss + self.config.sync * judged
         return Step(loss, logs)
@@ -147,13 +179,19 @@ class Task:
     def prepare(self, batch: Batch, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Sound (batch, T, flat), style (batch, 8, 52), mouth and where it is known (batch, T, 27), neutral clips."""
         middle = slice(self.config.context, self.config.context + self.config.frames)
-        sound = self.sound.of_window(batch[self.config.sound].float(), batch["times_ns"])[:, middle]
+        sound, unfit = self.heard(self.sound, batch)
         mouth, known = mouth_of(batch, self.facts["mouth"])
-        known = known & (sound[..., -1:] > 0).any(dim=1, keepdim=True)
+        known = known & (sound[..., -1:] > 0).any(dim=1, keepdim=True) & ~unfit[:, None, None]
         style = draw_frames(batch["companion"]["arkit"], STYLE_FRAMES, draw).nan_to_num(0.0)
         every = self.config.neutral == "all"
         neutral = torch.tensor([every or e in ("neutral", None) for e in batch["emotion"]], device=mouth.device)
         return sound, style, mouth[:, middle], known[:, middle], neutral
+
+    def heard(self, sound: SoundFacts, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sound of a window's own frames, in its place, and which clips fit nowhere."""
+        late, unfit = lateness(batch["key"], self.facts, batch["arkit"].device)
+        seen = sound.of_window(batch[self.config.sound].float(), batch["times_ns"], late)
+        return seen[:, self.config.context : self.config.context + self.config.frames], unfit
 
     def error(self, made: torch.Tensor, mouth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Mean distance of the shapes and, weighted, of their changes, over what is known; 0 where nothing is."""
@@ -164,9 +202,17 @@ class Task:
             return _mean((off / std) ** 2, known) + self.config.velocity * _mean((changes / std) ** 2, both)
         return _mean(off.abs(), known) + self.config.velocity * _mean(changes.abs(), both)
 
-    def judge(
-        self, refined: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], sound: torch.Tensor
-    ) -> torch.Tensor:
+    def unlike(self, made: torch.Tensor, mouth: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """1 - r over each window, a mean over the shapes by how far the sound told them when the data was looked at."""
+        count = known.sum(1, keepdim=True).clamp(min=1)
+        one, other = ((v - (v * known).sum(1, keepdim=True) / count) * known for v in (made, mouth))
+        least = LEAST_MOVED**2 * count[:, 0]
+        r = (one * other).sum(1) / ((one.square().sum(1) + least) * (other.square().sum(1) + least)).sqrt()
+        worth = torch.tensor(self.facts["ridge"]["worth"], device=r.device) if "ridge" in self.facts else r.new_ones(27)
+        weight = worth * known.any(1)
+        return ((1 - r) * weight).sum() / weight.sum().clamp(min=1e-6)
+
+    def judge(self, refined: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], batch: Batch) -> torch.Tensor:
         """-log of the expert's cosine (DREAM-Talk's L_sync), over every window of the expert's length.
 
         The resting mouth that the expert takes away is that of the ``real`` window, which is longer.
@@ -174,12 +220,12 @@ class Task:
         task, net = self._expert
         n = task.config.frames
         mouth = task.centred(refined, real).unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
-        heard = sound.unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
+        heard = self.heard(task.sound, batch)[0].unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
         m, s = net(mouth, heard)
-        return -(m * s).sum(-1).clamp(1e-6, 1).log().mean()
+        return -task.agreement(m, s).clamp(1e-6, 1).log().mean()
 
     @cached_property
-    def _expert(self) -> tuple[SyncTask, SyncNet]:
+    def _expert(self) -> tuple[SyncTask, SyncNet | CanonicalSync]:
         model = checkpoint.load(self.config.sync_run, task="sync_expert")
         if model.digest != self.facts["expert"]:
             raise WeightsError(f"{self.config.sync_run}: not the sync expert that this training began with.")
@@ -259,9 +305,17 @@ def _judge(config: LipConfig) -> str:
     if not (config.sync and config.sync_run):
         return ""
     best = checkpoint.best_of(Path(config.sync_run))
-    if best is None or best["loss"] >= GOOD_EXPERT:
-        found = (
-            "was never evaluated on held-out clips" if best is None else f"has a held-out loss of {best['loss']:.3f}"
+    if best is None:
+        raise ConfigError(
+            f"sync_run {config.sync_run}: was never evaluated on held-out clips. Train it with speakers held out."
         )
-        raise ConfigError(f"sync_run {config.sync_run}: {found}; below {GOOD_EXPERT} it may teach. Train it longer.")
-    return checkpoint.load(config.sync_run, task="sync_expert").digest
+    expert = checkpoint.load(config.sync_run, task="sync_expert")
+    good = expert.task.config.good_loss
+    if expert.task.config.sound != config.sound:
+        raise ConfigError(f"sync_run {config.sync_run}: hears {expert.task.config.sound}, not {config.sound}.")
+    if best["loss"] >= good:
+        raise ConfigError(
+            f"sync_run {config.sync_run}: has a held-out loss of {best['loss']:.3f}; below {good} it may teach. "
+            "Train it longer."
+        )
+    return expert.digest

@@ -1,16 +1,17 @@
 """The sync expert: do a mouth and a sound belong together?
 
 DREAM-Talk 3.3 and MagicTalk 3.3 (after Wav2Lip's expert): two encoders, cosine, binary cross-entropy, on mouth shapes
-instead of pictures. Negatives are the sound of another moment and of another clip.
+instead of pictures. Negatives are the sound of another moment and of another clip. With ``encoders=canonical`` both
+sides start from canonical correlations, found in closed form while the data is looked at.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from talkface.clip import NS
 from talkface.datasets.loader import Batch
@@ -20,19 +21,27 @@ from talkface.metrics.base import Face
 from talkface.motion import steady_pts
 from talkface.render.overlay import curves
 from talkface.train.base import Facts, Step, TaskConfig, Training
+from talkface.train.canonical import canonical, in_place, lateness, takes_of
 from talkface.train.features import SoundFacts
 from talkface.train.mouth import (
     MOUTH_INDEX,
     area_under_curve,
     every_window,
+    lively,
     mouth_facts,
     mouth_of,
     sound_facts,
     sound_of,
 )
+from talkface.train.nets.canonical import CanonicalSync
 from talkface.train.nets.lip import SyncNet
 
 SMALLEST = 1e-6
+LEAST_WIDTH = 8
+GOOD_PAIRS: Final = 0.75
+"""DREAM-Talk, after Wav2Lip: cross-entropy of right and wrong pairs."""
+GOOD_SHIFTS: Final = 0.68
+"""Cross-entropy of telling the right sound from one wrong one; who guesses has ln 2 = 0.693."""
 
 
 class SyncConfig(TaskConfig):
@@ -45,13 +54,34 @@ class SyncConfig(TaskConfig):
     rate: float = Field(25.0, gt=0, description="frames a second")
     stride: int = Field(8, ge=1, description="frames from one training window to the next")
     sound: Literal["ctc", "w2v", "mel"] = Field("ctc", description="column of the sound's features")
-    width: int = Field(512, ge=8)
+    encoders: Literal["convolutions", "canonical"] = Field(
+        "convolutions",
+        description="the papers' encoders; or small ones that start from canonical correlations (mel only)",
+    )
+    width: int = Field(
+        512, ge=0, description="of the encoders; of what canonical ones add to their directions, 0: none"
+    )
     dropout: float = Field(0.0, ge=0, lt=1)
     loss: Literal["pairs", "shifts"] = Field(
         "pairs",
         description="pairs: cross-entropy of right and wrong pairs; shifts: which of many sounds is the right one",
     )
     temperature: float = Field(0.1, gt=0, description="of the cosines, with loss shifts")
+    wrongs: int = Field(4, ge=1, description="wrong shifts of each window's own sound, with loss shifts")
+    foreign: bool = Field(True, description="the batch's sounds of other clips are wrong, too, with loss shifts")
+
+    @model_validator(mode="after")
+    def _fits_the_encoders(self) -> Self:
+        if self.encoders == "canonical" and self.sound != "mel":
+            raise ValueError(f"encoders=canonical needs sound=mel, not {self.sound}")
+        if self.encoders == "convolutions" and self.width < LEAST_WIDTH:
+            raise ValueError(f"width of convolutions is {LEAST_WIDTH} at least, not {self.width}")
+        return self
+
+    @property
+    def good_loss(self) -> float:
+        """Held-out loss below which an expert may teach."""
+        return {"pairs": GOOD_PAIRS, "shifts": GOOD_SHIFTS}[self.loss]
 
     @property
     def length(self) -> int:
@@ -63,12 +93,16 @@ class SyncConfig(TaskConfig):
         return Windows(length=self.length, fps=self.rate, columns=("arkit", self.sound), stride=self.stride)
 
 
+CANONICAL: Final[Mapping[str, Any]] = {
+    "sound": "mel", "encoders": "canonical", "width": 0, "loss": "shifts", "temperature": 0.1, "foreign": False,
+    "wrongs": 8,
+}  # fmt: skip
 PAPER = Training(
     steps=100_000, batch_size=64, optimizer="adam", learning_rate=1e-4, evaluate_every=1000, save_every=1000
 )
 TINY = Training(
-    steps=200, batch_size=32, learning_rate=1e-3, warmup=20, ema=0.99, evaluate_every=100, evaluate_batches=4,
-    save_every=100,
+    steps=40, batch_size=32, learning_rate=3e-3, warmup=10, ema=0.9, evaluate_every=20, evaluate_batches=4,
+    save_every=40,
 )  # fmt: skip
 
 
@@ -78,29 +112,38 @@ class Task:
     version: ClassVar = 1
     Config = SyncConfig
     presets: ClassVar[Mapping[str, TaskConfig]] = {
-        "tiny": SyncConfig(training=TINY, sound="mel", width=128),
+        "tiny": SyncConfig(training=TINY, **CANONICAL),
         "paper": SyncConfig(training=PAPER),
         "modern": SyncConfig(
-            training=Training(
-                steps=20_000, batch_size=64, learning_rate=3e-4, weight_decay=0.05, warmup=100, schedule="cosine",
-                ema=0.999,
-            ),
-            loss="shifts", dropout=0.3,
+            training=TINY.model_copy(update={"steps": 60, "save_every": 60, "evaluate_batches": 16}),
+            **{**CANONICAL, "context": 26},
         ),
     }  # fmt: skip
 
     @classmethod
     def learn(cls, config: SyncConfig, dataset: Dataset) -> Facts:
-        """Normalisation of mouth and sound."""
-        sound = sound_facts(dataset, config.sound).facts()
-        return {"mouth": mouth_facts(dataset), "sound": sound, "fps": config.rate}
+        """Normalisation of mouth and sound; with canonical encoders also the directions, and by how many ms the sound
+        of each clip that they were found in is late."""
+        start = config.encoders == "canonical"
+        sound = sound_facts(dataset, config.sound, level="own" if start else "data").facts()
+        facts: Facts = {"mouth": mouth_facts(dataset), "sound": sound, "fps": config.rate}
+        if start:
+            takes = takes_of(dataset, config.sound, config.rate)
+            facts["late"] = in_place(takes, config.frames)
+            fit = [take for take in takes if take.key in facts["late"]]
+            facts["unfit"] = [take.key for take in takes if take.key not in facts["late"]]
+            facts["canonical"] = canonical(fit, facts["late"], config.frames).facts()
+        return facts
 
     def __init__(self, config: SyncConfig, facts: Facts) -> None:
         self.config, self.facts = config, facts
         self.sound = SoundFacts.of(facts["sound"])
 
-    def build(self) -> SyncNet:
+    def build(self) -> SyncNet | CanonicalSync:
         c = self.config
+        if c.encoders == "canonical":
+            start = {name: torch.tensor(value) for name, value in self.facts["canonical"].items()}
+            return CanonicalSync(**start, hidden=c.width, dropout=c.dropout)
         return SyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
 
     def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
@@ -118,8 +161,10 @@ class Task:
         start = c.reach + c.context
         valid = torch.tensor(self.facts["mouth"]["valid"], device=known.device)
         good = (known | ~valid)[:, start : start + c.frames].flatten(1).all(1)
-        sound = self.sound.of_window(batch[c.sound].float(), batch["times_ns"])
-        good &= sound[..., -1].min(dim=1).values > 0
+        late, unfit = lateness(batch["key"], self.facts, known.device)
+        sound = self.sound.of_window(batch[c.sound].float(), batch["times_ns"], late)
+        looked_at = sound[:, c.context : c.context + c.frames + 2 * c.reach, -1]
+        good &= (looked_at.min(dim=1).values > 0) & ~unfit
         return mouth[:, start : start + c.frames], sound, good
 
     def centred(
@@ -127,6 +172,9 @@ class Task:
     ) -> Float[torch.Tensor, "*b n 27"]:
         """Shapes in deviations of the data from their mean over a window (values, and where they are known): a face's
         own resting mouth says nothing about sync."""
+        if self.config.encoders == "canonical":
+            valid = torch.tensor(self.facts["mouth"]["valid"], device=shapes.device)
+            return torch.where(valid, lively(shapes, about), 0)
         values, known = about
         mean = (values * known).sum(-2, keepdim=True) / known.sum(-2, keepdim=True).clamp(min=1)
         std = torch.tensor(self.facts["mouth"]["std"], device=shapes.device)
@@ -150,7 +198,7 @@ class Task:
         foreign = torch.rand(n, generator=draw, device=mouth.device) < 0.5
         wrong = torch.where((foreign & differs)[:, None, None], self.part(sound[other], zero), wrong)
         m, s = model(torch.cat([mouth, mouth]), torch.cat([self.part(sound, zero), wrong]))
-        cosine = (m * s).sum(-1).clamp(SMALLEST, 1 - SMALLEST)
+        cosine = self.agreement(m, s).clamp(SMALLEST, 1 - SMALLEST)
         right, false = cosine[:n], cosine[n:]
         each = -(right.log() + (1 - false).log()) / 2
         return (each * good).sum() / good.sum().clamp(min=1), right[good], false[good]
@@ -159,12 +207,13 @@ class Task:
         self, model: torch.nn.Module, mouth: torch.Tensor, sound: torch.Tensor, good: torch.Tensor,
         keys: list[str], draw: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Cross-entropy over the sounds of the batch and of the same window at wrong shifts, of which one is right."""
-        n, zero = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device)
-        wrong = [self.part(sound, self.wrong_shifts(n, draw)) for _ in range(4)]
-        m, s = model(torch.cat([mouth] * 5), torch.cat([self.part(sound, zero), *wrong]))
-        m, s, w = m[:n], s[:n], s[n:].reshape(4, n, -1)
-        other_key = torch.tensor([[a != b for b in keys] for a in keys], device=mouth.device)
+        """Cross-entropy over the same window's sound at wrong shifts, and the sounds of other clips in the batch, of
+        which one is right."""
+        n, zero, wrongs = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device), self.config.wrongs
+        wrong = [self.part(sound, self.wrong_shifts(n, draw)) for _ in range(wrongs)]
+        m, s = model(torch.cat([mouth] * (1 + wrongs)), torch.cat([self.part(sound, zero), *wrong]))
+        m, s, w = m[:n], s[:n], s[n:].reshape(wrongs, n, -1)
+        other_key = torch.tensor([[a != b and self.config.foreign for b in keys] for a in keys], device=mouth.device)
         same = torch.eye(n, dtype=torch.bool, device=mouth.device)
         logits = (m @ s.T).masked_fill(~(other_key & good) & ~same, -torch.inf)
         shifted = (m[None] * w).sum(-1).T
@@ -173,6 +222,11 @@ class Task:
             reduction="none",
         )  # fmt: skip
         return (each * good).sum() / good.sum().clamp(min=1), (m * s).sum(-1)[good], shifted[good].flatten()
+
+    def agreement(self, mouth: torch.Tensor, sound: torch.Tensor) -> Float[torch.Tensor, " *batch"]:
+        """How well unit vectors of mouth and sound go together, 0..1; cosines of canonical encoders may be negative."""
+        cosine = (mouth * sound).sum(-1)
+        return (1 + cosine) / 2 if self.config.encoders == "canonical" else cosine
 
     def wrong_shifts(self, n: int, draw: torch.Generator) -> torch.Tensor:
         """Shifts of ``nearest`` to ``reach`` frames, either way."""
@@ -188,15 +242,25 @@ class Task:
         return other.to(draw.device), differs.to(draw.device)
 
     def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
-        """The loss, and the area under the curve of single windows: right against shifted or foreign sound."""
+        """The loss, and the area under the curve of single windows: right against shifted or foreign sound.
+
+        The loss of ``shifts`` is that of telling the right sound from one wrong one, whatever the size of a batch.
+        """
+        pairs = self.config.loss == "pairs"
         losses, right, false = [], [], []
-        loss = {"pairs": self._pairs, "shifts": self._shifts}[self.config.loss]
         for batch in batches:
-            found, one, other = loss(model, *self.prepare(batch), batch["key"], draw)
-            losses.append(float(found))
+            found, one, other = (self._pairs if pairs else self._shifts)(
+                model, *self.prepare(batch), batch["key"], draw
+            )
+            wrongs = other.reshape(len(one), -1)
+            two = torch.nn.functional.softplus((wrongs - one[:, None]) / self.config.temperature)
+            losses.append(found if pairs or len(one) == 0 else two.mean())
             right.append(one.float().cpu().numpy())
             false.append(other.float().cpu().numpy())
-        return {"loss": float(np.mean(losses)), "auc": area_under_curve(np.concatenate(right), np.concatenate(false))}
+        return {
+            "loss": float(torch.stack(losses).mean()),
+            "auc": area_under_curve(np.concatenate(right), np.concatenate(false)),
+        }
 
     def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """The cosine at every shift, mean over the batch: it should peak in the middle."""
@@ -212,7 +276,7 @@ class Task:
 class Expert:
     """A trained sync expert as the metrics want it (`talkface.metrics.base.SyncExpert`)."""
 
-    def __init__(self, task: Task, net: SyncNet, annotate: Any) -> None:
+    def __init__(self, task: Task, net: SyncNet | CanonicalSync, annotate: Any) -> None:
         """``annotate`` makes the column that the expert hears of 16 kHz samples."""
         self.task, self.net, self.annotate = task, net, annotate
         self._heard: dict[int, np.ndarray] = {}
@@ -229,7 +293,7 @@ class Expert:
         c, facts = self.task.config, self.task.facts["mouth"]
         frames = int((face.pts_ns[-1] - face.pts_ns[0]) * c.rate / NS) + 1 if len(face.pts_ns) else 0
         if frames < c.frames or face.sound is None:
-            return torch.zeros(0, c.width), torch.zeros(0, c.width)
+            return torch.zeros(0, 1), torch.zeros(0, 1)
         times = steady_pts(frames, c.rate)
         index = np.searchsorted(face.pts_ns - face.pts_ns[0], times).clip(0, len(face.pts_ns) - 1)
         shapes, known = mouth_of({"arkit": torch.from_numpy(face.columns["arkit"][index])}, facts)
