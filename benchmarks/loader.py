@@ -23,7 +23,7 @@ RIVALS_AT = Path(".venv/rivals")
 OURS, UNCACHED = "talkface", "talkface, cache=False"
 FLOOR = "floor: the same bytes, read and nothing else"
 
-FIRST_EPOCH = 20.0
+FIRST_EPOCH = 6.0
 """Seconds after which the first epoch is broken off."""
 
 PACKAGES = {"webdataset": "webdataset", "datasets, streaming": "datasets", "litdata": "litdata", "MDS": "boto3"}

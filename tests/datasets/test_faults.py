@@ -190,7 +190,8 @@ def test_a_server_that_breaks_off(root: Path) -> None:
 def test_windows_from_a_web_server_are_those_of_the_disk(root: Path) -> None:
     pytest.importorskip("aiohttp")
     with served(root.parent, Ranges) as address:
-        near, far = (Loader(open_dataset(u), WINDOWS, batch_size=2, seed=3) for u in (str(root), f"{address}/d"))
+        urls = str(root), f"{address}/d"
+        near, far = (Loader(open_dataset(u), WINDOWS, batch_size=2, seed=3, cache=False) for u in urls)
         assert same(list(near), list(far))
         assert same(list(near), list(far.batches(2)))
 
@@ -198,7 +199,7 @@ def test_windows_from_a_web_server_are_those_of_the_disk(root: Path) -> None:
 def test_windows_from_an_object_store_are_those_of_the_disk(root: Path, s3: str) -> None:
     url = f"{BUCKET}/{uuid.uuid4().hex}"
     Folder(url).fs.put(str(root), url, recursive=True)
-    near, far = (Loader(open_dataset(u), WINDOWS, batch_size=2, seed=3) for u in (str(root), url))
+    near, far = (Loader(open_dataset(u), WINDOWS, batch_size=2, seed=3, cache=False) for u in (str(root), url))
     assert same(list(near), list(far))
     assert same(list(near), list(far.batches(2)))
     column = open_dataset(url).column("v", "head", [0, 100_000_000])
