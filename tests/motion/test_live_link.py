@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from talkface.clip import NS
@@ -51,6 +51,7 @@ def timecode(seconds: float, fps: int) -> str:
     start=st.floats(0, 86_399),
     dropped=st.sets(st.integers(1, 60), max_size=10),
 )
+@example(fps=60, step=1, start=86_399.5, dropped=set())
 def test_times_at_any_rate_over_midnight_with_rows_dropped(
     fps: int, step: int, start: float, dropped: set[int]
 ) -> None:
