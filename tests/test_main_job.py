@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -32,10 +35,32 @@ def test_the_demo_is_a_verified_dataset_with_labels(demo: Path, toolkit: Toolkit
     assert "all as promised" in toolkit("verify", demo).stdout
 
 
-def test_any_number_of_workers_gives_the_same_bytes(demo: Path, videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
-    for name, workers in (("two", "2"), ("here", "0")):
-        toolkit("ingest", videos, "--out", tmp_path / name, "--offline", "--workers", workers, code=3)
-        assert files_of(tmp_path / name, but=NOT_DATA) == files_of(demo, but=NOT_DATA)
+class Quick(NamedTuple):
+    """A few synthetic clips of several units each, ingested by two workers: arguments before ``--workers``, dataset."""
+
+    arguments: tuple[str | Path, ...]
+    dataset: Path
+    files: dict[str, str]
+    units: int
+
+
+@pytest.fixture(scope="module")
+def quick(videos: Path, toolkit: Toolkit, tmp_path_factory: pytest.TempPathFactory) -> Quick:
+    folder = tmp_path_factory.mktemp("quick")
+    inputs = small_clips(videos, folder / "inputs", 4)
+    config = folder / "config.toml"
+    config.write_text("[pack]\nunit_seconds = 1.0\n[pack.cut]\nmin_seconds = 0.5\n[pack.video]\nsize = 128\n")
+    arguments = ("ingest", inputs, "--offline", "--config", config)
+    toolkit(*arguments, "--workers", "2", "--out", folder / "whole")
+    units = len(list((folder / "whole" / "packs").glob("*-*.json")))
+    assert units == 12
+    return Quick(arguments, folder / "whole", files_of(folder / "whole", but=NOT_DATA), units)
+
+
+def test_any_number_of_workers_gives_the_same_bytes(quick: Quick, toolkit: Toolkit, tmp_path: Path) -> None:
+    for workers in ("0", "1"):
+        toolkit(*quick.arguments, "--workers", workers, "--out", tmp_path / workers)
+        assert files_of(tmp_path / workers, but=NOT_DATA) == quick.files
 
 
 def test_a_second_run_keeps_everything(demo: Path, videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
@@ -84,28 +109,27 @@ def small_clips(videos: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def test_kill_nine_twenty_times_and_the_bytes_are_the_same(videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
-    """Whole runs and single workers die at random moments; what is resumed equals what was never disturbed."""
-    inputs = small_clips(videos, tmp_path / "inputs", 4)
-    config = tmp_path / "config.toml"
-    config.write_text("[pack]\nunit_seconds = 1.5\n[pack.cut]\nmin_seconds = 0.5\n[pack.video]\nsize = 128\n")
-    arguments = ("ingest", inputs, "--offline", "--config", config, "--workers", "2", "--out")
-    toolkit(*arguments, tmp_path / "whole")
-    units = len(list((tmp_path / "whole" / "packs").glob("*-*.json")))
-    assert units >= 8
-    expected = files_of(tmp_path / "whole", but=NOT_DATA)
-    died = 0
-    for seed in range(20):
+def test_kill_nine_twenty_times_and_the_bytes_are_the_same(quick: Quick, tmp_path: Path) -> None:
+    """Whole runs and single workers die at random moments, often several times on the way to one dataset."""
+    killed = Counter[str]()
+    out, seed = tmp_path / "out-0", 0
+    while seed < 20 or out.exists():
         rng = random.Random(seed)
-        out = tmp_path / f"out{seed}"
-        process = subprocess.Popen(command(*arguments, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        died += kill_something(process, rng, out / "packs", units)
-        toolkit(*arguments, out)
-        assert files_of(out, but=NOT_DATA) == expected, f"seed {seed}"
-        assert verify(str(out), readers=False) == []
-        assert not list(out.rglob("*.part"))
-        shutil.rmtree(out)
-    assert died >= 10, f"only {died} of 20 kills hit a running process"
+        workers, what = rng.choice((("0", "run"), ("2", "run"), ("2", "worker")))
+        run = command(*quick.arguments, "--workers", workers, "--out", out)
+        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if seed < 20:
+            killed[kill_something(process, rng, out / "packs", quick.units, what)] += 1
+        seed += 1
+        if process.wait(timeout=300) != -signal.SIGKILL:
+            assert process.returncode == 0
+            assert files_of(out, but=NOT_DATA) == quick.files, f"seed {seed}"
+            assert verify(str(out), readers=False) == []
+            assert not list(out.rglob("*.part"))
+            out = tmp_path / f"out-{seed}"
+    print(killed)
+    assert killed["run"] >= 6
+    assert killed["worker"] >= 3
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -116,51 +140,60 @@ def is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def kill_something(process: subprocess.Popen[bytes], rng: random.Random, packs: Path, units: int) -> bool:
-    """Kill -9 the run or one of its workers once some units are done; wait for the end. False if it had ended."""
-    wanted = rng.randrange(units)
-    while process.poll() is None and len(list(packs.glob("*-*.json"))) < wanted:
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.3) if wanted else rng.uniform(0.2, 4))
-    if process.poll() is not None:
-        return False
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [p.pid for p in children if is_worker(p)]
-    os.kill(rng.choice(workers) if workers and rng.random() < 0.5 else process.pid, signal.SIGKILL)
-    process.wait(timeout=300)
-    return True
+def kill_something(process: subprocess.Popen[bytes], rng: random.Random, packs: Path, units: int, what: str) -> str:
+    """Kill -9 the run, or one of its workers, once some more units are done; says what, or that it had ended before."""
+
+    def done() -> int:
+        return len(list(packs.glob("*-*.json")))
+
+    def victims() -> list[int]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [process.pid] if what == "run" else [p.pid for p in children if is_worker(p)]
+
+    wanted = rng.randint(done(), units - 1) if done() < units else 0
+    waits = rng.uniform(0, 0.3) if wanted > done() or what == "worker" else rng.uniform(0.2, 4)
+    with suppress(psutil.NoSuchProcess):
+        while process.poll() is None and (done() < wanted or not victims()):
+            time.sleep(0.02)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=waits)
+        if process.poll() is None and (found := victims()):
+            os.kill(rng.choice(found), signal.SIGKILL)
+            return what
+    return "nothing"
 
 
-def test_ctrl_c_stops_with_one_line_and_the_next_run_goes_on(videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
-    arguments = ("ingest", videos, "--offline", "--workers", "2", "--out", tmp_path / "out")
+def test_ctrl_c_stops_with_one_line_and_the_next_run_goes_on(quick: Quick, toolkit: Toolkit, tmp_path: Path) -> None:
+    arguments = (*quick.arguments, "--workers", "2", "--out", tmp_path / "out")
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while not list((tmp_path / "out").glob("packs/*.json")) and process.poll() is None:
-        time.sleep(0.05)
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
-    result = toolkit(*arguments, code=3)
-    assert "kept from an earlier run" in result.stdout
+    assert "kept from an earlier run" in toolkit(*arguments).stdout
+    assert files_of(tmp_path / "out", but=NOT_DATA) == quick.files
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(videos: Path, toolkit: Toolkit, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(quick: Quick, toolkit: Toolkit, tmp_path: Path) -> None:
     """A real file system of 2 MB."""
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=False).returncode:
         pytest.skip("mounting a small file system is not allowed here")
+    arguments = (*quick.arguments, "--workers", "2", "--out", small / "out")
     try:
-        result = toolkit("ingest", videos, "--offline", "--workers", "2", "--out", small / "out", code=1)
+        result = toolkit(*arguments, code=1)
         assert "the disk is full" in result.stderr
         assert "Traceback" not in result.stderr
         assert not list(small.rglob("*.part"))
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
-        toolkit("ingest", videos, "--offline", "--workers", "2", "--out", small / "out", code=3)
-        assert verify(str(small / "out")) == []
+        assert "kept from an earlier run" in toolkit(*arguments).stdout
+        assert files_of(small / "out", but=NOT_DATA) == quick.files
     finally:
         subprocess.run(["umount", small], check=True)
 

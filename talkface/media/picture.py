@@ -211,8 +211,12 @@ class ToRGB:
         self._aspect = aspect
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
+        self._turn: Turn | None = None
 
     def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "height width 3"]:
+        if self._size is None or frame.key_frame:
+            # Not of every frame: asking ties a frame into a reference cycle, and hundreds would wait for the collector.
+            self._turn = _display_matrix(frame)
         rgb = self._reformatter.reformat(
             frame,
             width=round(frame.width * self._aspect),
@@ -220,7 +224,7 @@ class ToRGB:
             src_colorspace=_matrix(frame),
             threads=1,
         ).to_ndarray()
-        rgb = _upright(rgb, frame)
+        rgb = _upright(rgb, self._turn)
         self._size = self._size or (rgb.shape[1], rgb.shape[0])
         if (rgb.shape[1], rgb.shape[0]) != self._size:
             rgb = cv2.resize(rgb, self._size, interpolation=cv2.INTER_AREA)
@@ -234,12 +238,23 @@ def _matrix(frame: VideoFrame) -> Colorspace:
     return Colorspace.ITU709 if frame.height > 576 or frame.width >= 1280 else Colorspace.ITU601
 
 
-def _upright(rgb: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """Apply the display matrix: pixel (p, q) goes to (a p + c q, b p + d q), in quarter turns and flips."""
+Turn = tuple[int, int, int, int]
+"""a, b, c, d of a display matrix: pixel (p, q) goes to (a p + c q, b p + d q)."""
+
+
+def _display_matrix(frame: VideoFrame) -> Turn | None:
     side = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
+        return None
+    a, b, _, c, d = np.frombuffer(cast("Any", side), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(rgb: np.ndarray, turn: Turn | None) -> np.ndarray:
+    """Apply a display matrix, in quarter turns and flips."""
+    if turn is None:
         return rgb
-    a, b, _, c, d = np.frombuffer(cast("Any", side), np.int32)[:5]
+    a, b, c, d = turn
     if abs(b) > abs(a):
         rgb, a, d = cv2.transpose(rgb), c, b
     if a >= 0 and d >= 0:

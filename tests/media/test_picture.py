@@ -1,5 +1,6 @@
 """Pictures in presentation order, upright, in their own colours and at their own times."""
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -256,3 +257,15 @@ def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
         light = frame.rgb[:, :, 0] > 128
         sides = [light.any(axis=axis).sum() for axis in (0, 1)]
         assert sides == pytest.approx([32, 32], abs=1)
+
+
+def test_no_picture_waits_for_the_garbage_collector(tmp_path: Path) -> None:
+    """It cannot see how large they are: hundreds of 1080p frames would be half a gigabyte."""
+    path = make(tmp_path / "a.mp4", pictures=[(t * 40_000, grey(t)) for t in range(100)], g="100")
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in VideoReader(str(path))) == 100
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
