@@ -22,6 +22,7 @@ PENALTY, OWN_PENALTY = 1e3, 1e4
 SPAN_FRAMES = 50
 SHIFTS = (-15, -12, -9, -6, -4, 4, 6, 9, 12, 15)
 """Frames by which sound is shifted to be wrong."""
+IN_SYNC_MS = 80
 LEAST_SPEECH = 0.2
 SAME_PERSON = (r"feifeili",)
 """Pattern of the sources that show one person; any other source, or speaker, is a person of its own."""
@@ -266,10 +267,25 @@ def syncs(held: Any, keys: list[str], expert: Any) -> dict[str, float]:
         one, two = auc(SHIFTS)
         found[f"{name}: single windows of {expert.task.config.frames} frames"] = one
         found[f"{name}: averaged over {SPAN_FRAMES / RATE:.0f} s"] = two
+    near = [number for number, key in enumerate(keys) if in_sync(held, key)]
+    found[f"the same, clips within {IN_SYNC_MS} ms of sync by the annotator"] = area_under_curve(
+        spans_of(matched[keys[i]] for i in near), spans_of(wrong[s][i] for s in SHIFTS for i in near)
+    )
     for size in sorted({abs(s) for s in SHIFTS}):
         found[f"the same, shifted by {size} frames alone"] = auc((-size, size))[1]
     found["the same, sound of another clip"] = auc((0,))[1]
     return found
+
+
+def in_sync(dataset: Any, key: str) -> bool:
+    """Whether the annotator `sync`, which knows some of these people, finds the sound in place."""
+    from talkface.annotate._sync import estimate, load_model
+
+    if "lm" not in {spec.name for spec in dataset.specs()}:
+        return False
+    arrays = dataset.arrays(key, ["lm", "pts", "mel"])
+    offset = estimate(load_model(), arrays["lm"], arrays["pts"], arrays["mel"])
+    return offset is not None and abs(offset.ms) <= IN_SYNC_MS and load_model().confidence(offset) > 0
 
 
 def refinement(held: Any, keys: list[str], expert: Any, lip: Any) -> dict[str, float]:

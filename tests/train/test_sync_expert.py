@@ -101,7 +101,7 @@ def test_a_resting_mouth_says_nothing(task: Task) -> None:
 def judge(strangers: str, tmp_path_factory: pytest.TempPathFactory) -> Expert:
     out = tmp_path_factory.mktemp("expert") / "run"
     clips, held = split(strangers, "p2")
-    config = expert("stride=4", "training.batch_size=16")
+    config = expert("stride=4", "training.steps=20", "training.evaluate_every=10")
     train("sync_expert", config, clips, held, out, cpu=True, say=lambda _: None)
     model = checkpoint.load(out)
     assert isinstance(model.task, Task) and isinstance(model.net, CanonicalSync)
