@@ -59,8 +59,8 @@ def main(options: argparse.Namespace) -> None:
             if kind not in options.kinds:
                 continue
             print(f"\nWindows a second, {what}\n")
-            print("| loader | 1 worker: first epoch | later | 2 workers: first epoch | later | later, ratios |")
-            print("|---|---|---|---|---|---|")
+            print("| loader | 1 worker: first epoch | later | 2 workers: first epoch | later | ratios | CPU ms |")
+            print("|---|---|---|---|---|---|---|")
             table(kind, home, options)
 
 
@@ -80,19 +80,20 @@ def table(kind: str, home: str, options: argparse.Namespace) -> None:
     found = {at: middle(several) for at, several in runs.items()}
     best = {w: max(found[n, w].get("warm", 0.0) for n in names(kind)[:-1] if n not in (OURS, UNCACHED)) for w in (1, 2)}
     for name in names(kind):
-        cells, ratios = [], []
+        cells, ratios, cpu = [], [], []
         for workers in (1, 2):
             one = found[name, workers]
             cells += [one["error"], "-"] if "error" in one else [f"{one['cold']:.0f}", f"{one['warm']:.0f}"]
             ratios.append("-" if "error" in one else f"{one['warm'] / best[workers]:.2f}")
-        print(f"| {name} | {' | '.join(cells)} | {', '.join(ratios)} |", flush=True)
+            cpu.append("-" if "error" in one else f"{one['cpu']:.2f}")
+        print(f"| {name} | {' | '.join(cells)} | {', '.join(ratios)} | {', '.join(cpu)} |", flush=True)
 
 
 def middle(several: list[dict[str, Any]]) -> dict[str, Any]:
     """The medians; the error if there is one."""
     if errors := [one for one in several if "error" in one]:
         return errors[0]
-    return {what: statistics.median(one[what] for one in several) for what in ("cold", "warm")}
+    return {what: statistics.median(one[what] for one in several) for what in ("cold", "warm", "cpu")}
 
 
 def run(name: str, kind: str, workers: int, home: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def measure(name: str, kind: str, workers: int, home: Path, seconds: float) -> d
     """Windows a second: of the first epoch with cold files and the workers' start in the time, then of later epochs.
 
     Later epochs come until the time is full, and what lies between them counts; their clock starts with the first
-    batch of each worker.
+    batch of each worker. ``cpu``: milliseconds of processor time a window in these, of all processes.
     """
     if RIVALS_AT.is_dir():
         sys.path.append(str(RIVALS_AT.resolve()))
@@ -125,16 +126,24 @@ def measure(name: str, kind: str, workers: int, home: Path, seconds: float) -> d
         if now - started > FIRST_EPOCH:
             break
     result = {"cold": cold / (now - started)}
-    warm, began = 0, 0.0
+    warm, began, used = 0, 0.0, 0.0
     for number, batch in enumerate(chain.from_iterable(map(epoch, count(1))), start=1):
         now = time.perf_counter()
         if number <= workers:
-            began = now
+            began, used = now, cpu_seconds()
             continue
         warm += size_of(batch)
         if now - began > seconds:
             break
-    return result | {"warm": warm / (now - began)}
+    return result | {"warm": warm / (now - began), "cpu": (cpu_seconds() - used) / warm * 1000}
+
+
+def cpu_seconds() -> float:
+    """Of this process and its workers."""
+    import psutil
+
+    me = psutil.Process()
+    return sum(sum(p.cpu_times()[:2]) for p in (me, *me.children(recursive=True)))
 
 
 def size_of(batch: Any) -> int:
