@@ -1,6 +1,9 @@
 """Which clips train and which are held out, and their batches."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pyarrow.compute as pc
 import torch
@@ -12,6 +15,8 @@ from talkface.datasets.reader import Dataset, open_dataset
 from talkface.datasets.schema import SPLITS
 from talkface.errors import ConfigError
 from talkface.train.base import TaskConfig
+
+Item = TypeVar("Item")
 
 
 def split(url: str, hold_out: str = "val") -> tuple[Dataset, Dataset | None]:
@@ -97,15 +102,33 @@ def held_loader(dataset: Dataset, config: TaskConfig) -> Loader:
 def endless(loader: Loader, workers: int, state: State | None = None) -> Iterator[tuple[Batch, State]]:
     """Batches epoch after epoch, each with the loader's state after it; ``state`` is where to go on.
 
-    Worker processes stay alive from epoch to epoch.
+    Worker processes stay alive from epoch to epoch; a thread takes their batches in while the last one is worked on.
     """
+    return _ahead(_endless(loader, workers, state)) if workers else _endless(loader, workers, state)
+
+
+def _ahead(source: Iterator[Item], count: int = 2) -> Iterator[Item]:
+    """The same items, ``count`` of them taken in ahead by a thread."""
+    pool = ThreadPoolExecutor(1, "batches")
+    try:
+        coming = deque(pool.submit(next, source) for _ in range(count))
+        while True:
+            item = coming.popleft().result()
+            coming.append(pool.submit(next, source))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _endless(loader: Loader, workers: int, state: State | None) -> Iterator[tuple[Batch, State]]:
     taken = 0
     if state is not None:
         loader.load_state_dict(state)
         taken = state["samples"] // (loader.ranks * loader.batch_size)
     source = (
+        # A generator of its own: else each epoch would take a number from the one that dropout draws from.
         DataLoader(loader, batch_size=None, num_workers=workers, multiprocessing_context="spawn",
-                   prefetch_factor=4, persistent_workers=True)
+                   prefetch_factor=4, persistent_workers=True, generator=torch.Generator())
         if workers
         else loader
     )  # fmt: skip
