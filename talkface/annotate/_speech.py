@@ -42,7 +42,7 @@ class SpeechConfig(AnnotatorConfig):
     )
     precision: Precision = Field("float32", description="bfloat16: about twice as fast on a CPU that has it")
     chunk_seconds: float = Field(
-        30, ge=5, description="longer sound goes through the transformer in equal chunks of at most this"
+        60, ge=5, description="longer sound goes through the transformer in equal chunks of at most this"
     )
     overlap_seconds: float = Field(4, ge=2, description="sound that a chunk hears besides its own, on either side")
 
@@ -161,19 +161,27 @@ class Speech:
 
 
 def _with_norm_of(x: Float[Tensor, " samples"], layer: Any) -> Callable[[Tensor], Tensor]:
-    """The first convolution on a piece of ``x``, with the group norm of all of it: one group a channel, over time."""
-    stride, kernel = layer.conv.stride[0], layer.conv.kernel_size[0]
-    n, step = (len(x) - kernel) // stride + 1, PIECE * HOP // stride
-    total = square = torch.zeros((), dtype=torch.float64)
-    for start in range(0, n, step):
-        end = min(start + step, n)
-        y = layer.conv(x[None, None, stride * start : stride * (end - 1) + kernel])[0].double()
-        total, square = total + y.sum(dim=1), square + (y * y).sum(dim=1)
-    norm, mean = layer.layer_norm, total / n
-    scale = norm.weight.double() / (square / n - mean**2 + norm.eps).sqrt()
-    shift = norm.bias.double() - mean * scale
+    """The first convolution on a piece of ``x``, with the group norm of all of it: one group a channel, over time.
+
+    A channel is a weighted sum of a window's samples: its mean and variance follow from those of the windows, which are
+    a few numbers, without the convolution itself.
+    """
+    mean, covariance = _moments(x.unfold(0, layer.conv.kernel_size[0], layer.conv.stride[0]))
+    weight, norm = layer.conv.weight.double().flatten(1), layer.layer_norm
+    scale = norm.weight.double() / (((weight @ covariance) * weight).sum(dim=1) + norm.eps).sqrt()
+    shift = norm.bias.double() - weight @ mean * scale
+    if layer.conv.bias is not None:
+        shift = shift - layer.conv.bias.double() * scale
     scale, shift = (v.to(x.dtype)[:, None] for v in (scale, shift))
     return lambda piece: layer.activation(layer.conv(piece) * scale + shift)
+
+
+def _moments(rows: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "k k"]]:
+    """Mean and covariance, in float64, of many rows."""
+    parts = rows.split(PIECE * HOP)
+    mean = sum(part.double().sum(dim=0) for part in parts) / len(rows)
+    centred = (part.double() - mean for part in parts)
+    return mean, sum(part.T @ part for part in centred) / len(rows)
 
 
 _OPEN: Final[WeakValueDictionary[tuple[Path, SpeechConfig], Speech]] = WeakValueDictionary()

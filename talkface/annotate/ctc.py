@@ -26,7 +26,7 @@ class Annotator:
     """Column ``ctc``; a clip whose source has no sound gets NaN rows."""
 
     name = "ctc"
-    version = 1
+    version = 2
     columns = (
         ColumnSpec(
             name="ctc",

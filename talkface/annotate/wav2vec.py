@@ -35,7 +35,7 @@ class Annotator:
     """Column ``w2v``: the last hidden state, or layers by states. A clip whose source has no sound gets NaN rows."""
 
     name = "wav2vec"
-    version = 1
+    version = 2
     columns: tuple[ColumnSpec, ...] = (
         ColumnSpec(
             name="w2v",
