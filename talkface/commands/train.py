@@ -31,7 +31,7 @@ def command(
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=0, help="Processes that read data.")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of PyTorch (default: tiny 1, else cores).")
+        int | None, typer.Option(min=1, help="Threads of PyTorch (default: 1 for tiny, else cores left).")
     ] = None,
 ) -> None:
     """Train a model on a dataset. Many GPUs: `accelerate launch -m talkface.cli train ...`.
@@ -46,8 +46,10 @@ def command(
     from talkface.train.loop import train
 
     settings = configure(task, preset, config, set_ or ())
-    torch.set_num_threads(threads or (1 if preset == "tiny" else worker_count(None)))
-    used = min(4, worker_count(None) - 1) if workers is None else workers
+    cores = worker_count(None)
+    used = min(4, cores - 1) if workers is None else workers
+    # Threads that wait for a core take turns at every operation: a tiny network is many times slower on two.
+    torch.set_num_threads(threads or (1 if preset == "tiny" else max(cores - used, 1)))
     clips, held = split(data, hold_out)
     try:
         train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, say=console.print)
