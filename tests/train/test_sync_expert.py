@@ -1,5 +1,7 @@
 """The sync expert: cosines that cross-entropy can take, wrong pairs that are wrong, a score that falls with a shift."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,15 @@ def test_the_metric_takes_it(judge: Expert, strangers: str) -> None:
     assert found["sync_confidence"] > 0
     # Syllables come every 0.3 s, so that the shift by a whole one fits nearly as well.
     assert judge.distance(stranger, 0).mean() < found["sync_distance"] + 0.5 * found["sync_confidence"]
+
+
+def test_each_face_is_heard_with_its_own_sound(judge: Expert, strangers: str) -> None:
+    """Faces that come and go may have the same id."""
+    dataset = Dataset(strangers)
+    faces = [face(dataset, key) for key in dataset.keys()[:4]]
+    alone = [judge.distance(one, 0).mean() for one in faces]
+    fleeting = [judge.distance(replace(one, labels={}), 0).mean() for one in faces]
+    assert np.allclose(alone, fleeting) and len(set(alone)) == 4
 
 
 def test_silence_and_short_clips_have_no_score(judge: Expert) -> None:

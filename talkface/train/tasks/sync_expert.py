@@ -279,7 +279,7 @@ class Expert:
     def __init__(self, task: Task, net: SyncNet | CanonicalSync, annotate: Any) -> None:
         """``annotate`` makes the column that the expert hears of 16 kHz samples."""
         self.task, self.net, self.annotate = task, net, annotate
-        self._heard: dict[int, np.ndarray] = {}
+        self._heard: tuple[Face, np.ndarray] | None = None
 
     @torch.no_grad()
     def distance(self, face: Face, shift_ns: int) -> Float[np.ndarray, " windows"]:
@@ -306,6 +306,7 @@ class Expert:
         return self.net.embed_mouth(mouth[good]), self.net.embed_sound(sound[good])
 
     def _rows(self, face: Face) -> np.ndarray:
-        if id(face) not in self._heard:
-            self._heard = {id(face): self.annotate(face.sound)}
-        return self._heard[id(face)]
+        # The face itself is kept: another one may get its place in memory, and with it its id.
+        if self._heard is None or self._heard[0] is not face:
+            self._heard = face, self.annotate(face.sound)
+        return self._heard[1]
