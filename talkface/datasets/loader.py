@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,7 @@ class Loader(IterableDataset[Batch]):
     (columns of the clips table) as lists; ``repeated`` bool, true where a window only fills the tail or stands in for
     a broken one; ``epoch``, ``index`` and ``errors``. With ``companion`` (label names) there are ``companion``, a
     random window of another clip with the same labels, and ``has_companion``, false where there is no other clip and
-    the window is of the same one.
+    the window is of the same one. ``companion_columns`` are all that is read of companions, where they are given.
 
     ``cache`` keeps decoded clips for later windows, epochs, workers, ranks and runs in one file (see
     `clipcache.ClipCache`): True in the user's cache folder (or the one that ``TALKFACE_CACHE`` names), a folder, or
@@ -87,6 +88,7 @@ class Loader(IterableDataset[Batch]):
         tail: Literal["drop", "repeat"] = "drop",
         weights: Float[np.ndarray, " windows"] | None = None,
         companion: Sequence[str] = (),
+        companion_columns: Sequence[str] | None = None,
         labels: Sequence[str] = ("speaker", "emotion", "intensity"),
         on_error: Literal["raise", "skip"] = "raise",
         cache_megabytes: float = 256.0,
@@ -100,6 +102,7 @@ class Loader(IterableDataset[Batch]):
         self.buffer = buffer if buffer is not None else BUFFER if windows.pictures is None else BUFFER_OF_PICTURES
         self.labels, self.by, self.cache_megabytes = tuple(labels), tuple(companion), cache_megabytes
         self.members, self.specs = windows.members(dataset), windows.specs(dataset)
+        self.others = windows if companion_columns is None else _only(windows, companion_columns)
         self.plan = windows.plan(dataset.clips)
         self.weights = weights
         self.skipped = 0
@@ -284,18 +287,15 @@ class Loader(IterableDataset[Batch]):
         return {
             "data": keys, "windows": repr(self.windows), "seed": self.seed, "shuffle": self.shuffle,
             "buffer": self.buffer, "run": self.run, "weights": weights, "companion": list(self.by),
+            "others": repr(self.others) if self.by else None,
         }  # fmt: skip
 
     @cached_property
     def _fields(self) -> dict[str, Field | Mapping[str, Field]]:
         """The arrays of a batch, a window each."""
         flag = Field(np.dtype(bool), ())
-        found: dict[str, Field | Mapping[str, Field]] = {**self._own_fields, "repeated": flag}
-        return found | ({"companion": self._own_fields, "has_companion": flag} if self.by else {})
-
-    @cached_property
-    def _own_fields(self) -> dict[str, Field]:
-        return self.windows.fields(self.specs)
+        found: dict[str, Field | Mapping[str, Field]] = {**self.windows.fields(self.specs), "repeated": flag}
+        return found | ({"companion": self.others.fields(self.specs), "has_companion": flag} if self.by else {})
 
     def _batch(self, order: Int64[np.ndarray, " windows"], epoch: int, index: int) -> Batch:
         first = (index * self.ranks + self.rank) * self.batch_size
@@ -316,7 +316,7 @@ class Loader(IterableDataset[Batch]):
         self._trim()
         self.windows.finish(arrays, self.specs)
         if self.by:
-            self.windows.finish(arrays["companion"], self.specs)
+            self.others.finish(arrays["companion"], self.specs)
             batch["companion"]["key"] = [self._key(d.companion_row) for d in drawn]
         if get_worker_info() is None:
             self.skipped += len(errors)
@@ -383,19 +383,13 @@ class Loader(IterableDataset[Batch]):
     def _cut(self, drawn: "_Drawn", arrays: Mapping[str, Any], place: int) -> None:
         """Put a window, and its companion, into the batch."""
         clip = self._clip(drawn.row)
-        self._cut_one(clip, drawn.first, drawn.draw, arrays, place)
+        self.windows.cut_into(_place_in(arrays, place), clip, drawn.first, drawn.draw)
         arrays["repeated"][place] = drawn.repeated
         if self._companions is not None:
             other = self._clip(drawn.companion_row)
             first = self._companion_first(other, drawn.draw)
-            self._cut_one(other, first, drawn.draw, arrays["companion"], place)
+            self.others.cut_into(_place_in(arrays["companion"], place), other, first, drawn.draw)
             arrays["has_companion"][place] = drawn.companion is not None
-
-    def _cut_one(
-        self, clip: Cuttable, first: int, draw: np.random.Generator, arrays: Mapping[str, Any], place: int
-    ) -> None:
-        window = {name: arrays[name][place, ...] for name in self._own_fields}
-        self.windows.cut_into(window, clip, first, draw)
 
     def _companion_first(self, clip: Cuttable, draw: np.random.Generator) -> int:
         last = max(self.windows.frames_in(clip.duration_ns) - self.windows.length, 0)
@@ -473,6 +467,18 @@ class _Drawn:
     @property
     def rows(self) -> list[int]:
         return [self.row] if self.companion is None else [self.row, self.companion]
+
+
+def _only(windows: Windows, columns: Sequence[str]) -> Windows:
+    """The same windows of some of their columns and nothing else. Raises ConfigError for a column they do not have."""
+    if missing := set(columns) - set(windows.columns):
+        raise ConfigError(f"companion_columns: {', '.join(sorted(missing))} are no columns of the windows")
+    return replace(windows, columns=tuple(columns), sound=False, pictures=None)
+
+
+def _place_in(arrays: Mapping[str, Any], place: int) -> dict[str, np.ndarray]:
+    """One window's part of a batch's arrays."""
+    return {name: values[place, ...] for name, values in arrays.items() if isinstance(values, np.ndarray)}
 
 
 def _place_among_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:

@@ -81,6 +81,11 @@ class TaskConfig(Strict):
         """Labels that a window's companion shares (`Loader.companion`); empty where the task needs none."""
         return ()
 
+    @property
+    def companion_columns(self) -> tuple[str, ...]:
+        """The columns that the task reads of a companion; all unless it says so."""
+        return self.windows.columns
+
 
 @dataclass(frozen=True)
 class Step:

@@ -82,6 +82,7 @@ def training_loader(dataset: Dataset, config: TaskConfig) -> Loader:
         batch_size=settings.batch_size,
         seed=settings.seed,
         companion=config.companion,
+        companion_columns=config.companion_columns,
         tail="drop" if enough else "repeat",
     )
 
@@ -95,6 +96,7 @@ def held_loader(dataset: Dataset, config: TaskConfig) -> Loader:
         batch_size=settings.batch_size,
         seed=settings.seed,
         companion=config.companion,
+        companion_columns=config.companion_columns,
         tail="repeat",
     )
 

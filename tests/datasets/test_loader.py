@@ -439,6 +439,21 @@ def test_companions(dataset: Dataset) -> None:
     assert 0 < alone < len(all_windows(dataset))
 
 
+def test_of_companions_only_what_is_asked_for(dataset: Dataset) -> None:
+    every, some = (
+        list(Loader(dataset, WINDOWS, batch_size=2, companion=("speaker",), companion_columns=columns))
+        for columns in (None, ("arkit",))
+    )
+    for one, two in zip(every, some, strict=True):
+        assert set(two["companion"]) == {"key", "times_ns", "valid", "arkit"} < set(one["companion"])
+        assert one["companion"]["key"] == two["companion"]["key"]
+        assert torch.equal(one["companion"]["times_ns"], two["companion"]["times_ns"])
+        torch.testing.assert_close(one["companion"]["arkit"], two["companion"]["arkit"], rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(one["arkit"], two["arkit"], rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(ConfigError, match="lm are no columns"):
+        Loader(dataset, WINDOWS, batch_size=2, companion=("speaker",), companion_columns=("lm",))
+
+
 def test_pictures_come_too_and_draws_are_of_the_position(tmp_path: Path) -> None:
     filmed = open_dataset(make(tmp_path / "d", CLIPS[:4], video=True))
     windows = Windows(length=4, fps=25, columns=("lm",), pictures=Pictures(size=32, zoom=0.3))

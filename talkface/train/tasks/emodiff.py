@@ -85,6 +85,10 @@ class EmoDiffConfig(TaskConfig):
         # Nothing but a clip shares its own key: its companion is always a window of itself.
         return {"clip": ("key",), "source": ("source",), "speaker": ("speaker", "emotion")}[self.style]
 
+    @property
+    def companion_columns(self) -> tuple[str, ...]:
+        return ("arkit", "head")
+
     def names(self) -> tuple[str, ...]:
         """The state's channels."""
         shapes = [n for n in ARKIT if self.channels == "all" or n not in UNMOVED]

@@ -92,6 +92,10 @@ class LipConfig(TaskConfig):
     def companion(self) -> tuple[str, ...]:
         return ("key",)
 
+    @property
+    def companion_columns(self) -> tuple[str, ...]:
+        return ("arkit",)
+
 
 PAPER = Training(
     steps=50_000, batch_size=32, optimizer="adam", learning_rate=1e-4, evaluate_every=1000, save_every=1000
