@@ -30,7 +30,7 @@ def bar(what: str, total: float, unit: str, *, done: float = 0.0, **more: Any) -
 
     ``done`` of ``total`` was there before, and says nothing of how long the rest takes.
     """
-    common = {"desc": what, "total": total, "unit": unit, "initial": done, "file": sys.stderr, **more}
+    common = {"desc": what, "total": round(total, 1), "unit": unit, "initial": done, "file": sys.stderr, **more}
     if sys.stderr.isatty():
         return tqdm(bar_format=_FORMAT, leave=False, dynamic_ncols=True, **common)
     return _Lines(bar_format=_LINE, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, miniters=0, **common)
