@@ -1,5 +1,8 @@
-"""A small dataset made from packs of arrays, without any video."""
+"""A small dataset made from packs of arrays, without any video; a real browser."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +89,22 @@ def dataset(tmp_path: Path) -> Dataset:
     folder = Folder(tmp_path / "dataset")
     build(folder, make_plan(folder))
     return Dataset(str(tmp_path / "dataset"))
+
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required --mute-audio"
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium through Playwright, one a process, as Playwright has it; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = os.environ.get("TALKFACE_TEST_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium: `make browser` installs it where it may")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=path, args=FLAGS.split())
+        yield opened
+        opened.close()

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,22 +63,17 @@ def test_measured_motion_is_that_of_the_columns(demo: Path) -> None:
     assert measure(dataset, at_most=2).clips == 2
 
 
-def test_every_plot_is_drawn_without_a_network(page: str, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("no chromium")
+def test_every_plot_is_drawn_without_a_network(page: str, browser: Any, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_context(offline=True).new_page()
-        problems: list[str] = []
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.goto((tmp_path / "report.html").as_uri())
-        expected = page.count('class="plotly-graph-div"')
-        tab.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .bglayer').length >= {expected}")
-        bars = tab.locator(".js-plotly-plot .barlayer .point, .js-plotly-plot .funnellayer .point").count()
-        browser.close()
+    offline = browser.new_context(offline=True)
+    tab = offline.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto((tmp_path / "report.html").as_uri())
+    expected = page.count('class="plotly-graph-div"')
+    tab.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .bglayer').length >= {expected}")
+    bars = tab.locator(".js-plotly-plot .barlayer .point, .js-plotly-plot .funnellayer .point").count()
+    offline.close()
     assert problems == []
     assert expected == 7 and bars > 100
 

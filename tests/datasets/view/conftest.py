@@ -1,7 +1,6 @@
 """A real server on a dataset whose pictures tell their own frame, and a real browser."""
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -10,7 +9,6 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,11 +27,6 @@ CLIPS = (
     steady("d-left-out", 25, seed=4, speaker="dora", emotion="happy"),
 )
 BY_KEY: dict[str, Made] = {c.key: c for c in CLIPS}
-
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required --mute-audio"
-)
 
 
 @dataclass(frozen=True)
@@ -93,16 +86,3 @@ def copy(made: str, tmp_path: Path) -> str:
 def served(made: str) -> Iterator[Served]:
     with serving(made) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium through Playwright; skips where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = os.environ.get("TALKFACE_TEST_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        pytest.skip("no Chromium: `make browser` installs it where it may")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=FLAGS.split())
-        yield opened
-        opened.close()
