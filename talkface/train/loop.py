@@ -28,7 +28,7 @@ from talkface.train.base import TaskConfig, Training, task_class
 from talkface.train.checkpoint import AVERAGED, OPTIMIZER, WEIGHTS, About
 from talkface.train.data import endless, held_loader, require_columns, to_device, training_loader
 from talkface.train.log import Log, Waiting
-from talkface.train.preflight import probe
+from talkface.train.preflight import probe, require_compiler
 from talkface.train.whole import optimizer_of, set_optimizer, set_weights, weights_of
 
 TRAIN, EVALUATE, PROBE = 0, 1, 2
@@ -112,6 +112,7 @@ class Run:
         say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
         say(str(probe(self.task, net, batch, self.draw(PROBE), ema=self.settings.ema > 0)))
         if self.settings.compile:
+            require_compiler(self.device)
             net.compile()
         self.model, self.optimizer = accelerator.prepare(net, _optimizer(net, self.settings))
         self.average = Average(self.model.parameters(), self.settings.ema) if self.settings.ema else None

@@ -1,4 +1,4 @@
-"""What a step costs, found out with one batch before training."""
+"""What a step costs, and whether networks can be compiled here, found out before training."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from talkface.datasets.loader import Batch
+from talkface.errors import ConfigError
 from talkface.train.base import Task
 
 
@@ -64,3 +65,15 @@ def probe(task: Task, net: torch.nn.Module, batch: Batch, draw: torch.Generator,
         activations=sum(size for at, size in held.items() if at not in weights),
         peak=peak,
     )
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise ConfigError where PyTorch cannot compile for the device, before a network fails at its first batch."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(8, device=device))
+    except RuntimeError as error:  # what torch.compile raises stands under it
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"training.compile: PyTorch cannot compile on this machine ({why}). For a CPU it needs a C++ compiler "
+            "(Debian and Ubuntu: apt-get install g++), for a GPU triton; or leave training.compile out."
+        ) from error

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from talkface.train.base import Training, configure
 from talkface.train.data import endless, split
 from talkface.train.log import Waiting
 from talkface.train.loop import TRAIN, Result, Run, learning_rate, train
-from tests.conftest import Toolkit, command
+from tests.conftest import ROOT, Toolkit, command
 from tests.train.making import make
 
 SMALL = (
@@ -211,14 +212,18 @@ def test_a_full_disk_leaves_the_last_checkpoint(talkers: str, small_disk: Path) 
     assert model.about.step == int(kept[-1].name)
 
 
+TWO_PROCESSES = (
+    sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+    "--rdzv-endpoint", "localhost:0",
+)  # fmt: skip
+
+
 def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
     """DDP over gloo: each process takes its half of every batch, and both end with the weights that are saved."""
     options = ["--data", talkers, "--preset", "tiny", "--threads", "1", "--cpu", "--workers", "0",
                *small("training.steps=6", "training.save_every=3", "training.evaluate_every=3")]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-              "--rdzv-endpoint", "localhost:0", "-m", "talkface.cli", "train", "emodiff"]  # fmt: skip
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    arguments = [*launch, *options, "--out", str(tmp_path / "two")]
+    arguments = [*TWO_PROCESSES, "-m", "talkface.cli", "train", "emodiff", *options, "--out", str(tmp_path / "two")]
     subprocess.run(arguments, check=True, capture_output=True, timeout=300, env=environment)
     lines = log_of(tmp_path / "two")
     assert [line["seen"] for line in lines if "seen" in line] == [16 * (i + 1) for i in range(6)]
@@ -236,6 +241,18 @@ def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
     assert log_of(tmp_path / "two")[-2]["seen"] == 16 * 9
 
 
+def test_weights_spread_over_processes_are_averaged_saved_and_taken_up_as_a_whole(talkers: str) -> None:
+    """FSDP's sharded tensors over gloo; `sharded` says what is compared."""
+    script = Path(__file__).with_name("sharded.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [*TWO_PROCESSES, str(script), talkers], capture_output=True, text=True, timeout=300, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "sharded as alone" in found.stdout
+
+
 def test_half_precision_is_of_the_forward_pass_alone(talkers: str, tmp_path: Path, toolkit: Toolkit) -> None:
     """bf16 gives about the same losses, not the same ones, and every weight that is kept is fp32."""
     steps = ("training.steps=3", "training.evaluate_every=9")
@@ -247,6 +264,37 @@ def test_half_precision_is_of_the_forward_pass_alone(talkers: str, tmp_path: Pat
     assert {v.dtype for k, v in tensors_of(tmp_path / "bf16", 3).items() if "step" not in k} == {torch.float32}
     with pytest.raises(ConfigError, match="another precision"):
         run(talkers, tmp_path / "again", *steps, "training.precision=bf16")
+
+
+COMPILED = ("--preset", "tiny", "--workers", "0", "--threads", "1", "--cpu")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler to compile with")
+def test_a_compiled_network_learns_the_same_and_its_checkpoints_load_without_a_compiler(
+    talkers: str, tmp_path: Path, toolkit: Toolkit
+) -> None:
+    """Same losses and gradients up to rounding; names of the weights are the network's own."""
+    steps = ("training.steps=4", "training.save_every=2", "training.evaluate_every=2", "dropout=0")
+    run(talkers, tmp_path / "plain", *steps)
+    data = ("--data", talkers, "--out", tmp_path / "compiled")
+    toolkit("train", "emodiff", *data, *COMPILED, *small(*steps, "training.compile=true"))
+    for one, other in zip(log_of(tmp_path / "plain"), log_of(tmp_path / "compiled"), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    plain, compiled = (tensors_of(tmp_path / name, 4) for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(value, compiled[name], atol=2e-4, rtol=1e-3, msg=name)
+    assert checkpoint.load(tmp_path / "compiled").about.step in (2, 4)
+
+
+def test_without_a_compiler_a_sentence_says_so_before_the_first_step(talkers: str, tmp_path: Path) -> None:
+    arguments = command("train", "emodiff", "--data", talkers, "--out", tmp_path / "run", *COMPILED,
+                        *small("training.compile=true"))  # fmt: skip
+    bare = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    found = subprocess.run(arguments, capture_output=True, text=True, check=False, env=bare)
+    assert found.returncode == 2, found.stderr
+    assert "cannot compile on this machine" in found.stderr and "apt-get install g++" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
