@@ -28,6 +28,7 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask cluster t
 Licence = Annotated[
     Literal["any", "commercial"], typer.Option(help="commercial: refuse what forbids commercial use, before the start.")
 ]
+Speaking = Annotated[bool, typer.Option("--speaking", help="Clips are only where their face speaks.")]
 Video = Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")]
 Replace = Annotated[
     bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
@@ -35,7 +36,9 @@ Replace = Annotated[
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 
-def settings_of(config: Path | None, layout: str | None, with_: str | None, video: bool) -> Ingest:
+def settings_of(
+    config: Path | None, layout: str | None, with_: str | None, video: bool, speaking: bool = False
+) -> Ingest:
     from talkface.annotate.base import require_scores
 
     settings = Ingest.load(config)
@@ -45,7 +48,9 @@ def settings_of(config: Path | None, layout: str | None, with_: str | None, vide
         pack = pack.model_copy(update={"annotators": names_in(with_)})
     if not video:
         pack = pack.model_copy(update={"keep_video": False})
-    _tell_of_idle(settings.build, pack.annotators)
+    if speaking:
+        pack = pack.model_copy(update={"cut": pack.cut.model_copy(update={"speaking": True})})
+    _tell_of_idle(settings.build, pack.wanted)
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
 
 
