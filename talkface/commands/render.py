@@ -59,9 +59,10 @@ def command(
     if shown.missing:
         console.print(f"{shown.name} lacks {len(shown.missing)} of 52 shapes: {', '.join(shown.missing)}")
     wanted = _motion(motion, data)
+    tags = talk.tags_of(wanted, shown.name)
     if sheet is not None:
         picture = talk.shapes_sheet(shown) if motion == "shapes" else talk.sheet(wanted, shown)
-        talk.write_png(picture, sheet)
+        talk.write_png(picture, sheet, tags)
         console.print(str(sheet), markup=False)
     if out is None:
         return
@@ -74,7 +75,7 @@ def command(
             pictures = talk.side_by_side(wanted, _source(*beside), shown, size)
         sound = _sound(audio, clip, beside, end_ns)
         started = time.perf_counter()
-        n = talk.write_video(out, pictures, wanted.pts_ns, tags=talk.tags_of(wanted, shown.name), sound=sound)
+        n = talk.write_video(out, pictures, wanted.pts_ns, tags=tags, sound=sound)
         seconds = time.perf_counter() - started
     console.print(
         f"{n} frames in {seconds:.1f} s: {n / seconds:.1f} frames/s, {end_ns / 1e9 / seconds:.2f} x real time"
