@@ -4,13 +4,20 @@ import json
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from talkface.datasets.reader import open_dataset
+from talkface.datasets.selection import mark
+from talkface.errors import ConfigError
 from talkface.motion import Motion
 from talkface.train import checkpoint
+from talkface.train.sample import read_style
+from talkface.weights import Models
 from tests.conftest import Toolkit
+from tests.train.making import make
 
 Run = Callable[..., tuple[Path, str]]
 
@@ -84,6 +91,28 @@ def test_variants_for_live_link(sample: Run, tmp_path: Path) -> None:
     assert beside["synthetic"] is True and "happy" in beside["style"]
 
 
+def test_a_label_is_one_clip_drawn_by_the_seed(talkers: str) -> None:
+    """Never frames of several people: each window draws its style frames anew."""
+    data, models = open_dataset(talkers), Models(offline=True)
+    drawn = [read_style(None, models, data=data, emotion="happy", intensity=3, seed=seed) for seed in range(12)]
+    assert {style.name for style in drawn} == {"p0-happy-1", "p1-happy-3", "p2-happy-5"}
+    for style in drawn:
+        own = data.arrays(style.name, ["arkit"])["arkit"]
+        np.testing.assert_array_equal(style.arkit[:, :51], own[np.isfinite(own[:, 0]), :51])
+    again = read_style(None, models, data=data, emotion="happy", intensity=3, seed=5)
+    assert again.name == drawn[5].name
+    near = [read_style("p1-neutral-2", models, data=data, emotion="happy", seed=seed).name for seed in range(6)]
+    assert set(near) == {"p1-happy-3"}
+
+
+def test_hidden_clips_are_no_style(sample: Run, tmp_path: Path) -> None:
+    data = make(tmp_path / "dataset", (("a", "happy"), ("b", "happy")), frames=40)
+    mark(open_dataset(data), {"a-happy-0": "drop"})
+    sound = write_sound(tmp_path / "a.wav", 0.5)
+    _, said = sample("--audio", sound, "--data", data, "--style", "a-happy-0", code=2)
+    assert "nor a clip of" in said
+
+
 def test_a_motion_file_is_a_style(sample: Run, tmp_path: Path) -> None:
     sound = write_sound(tmp_path / "a.wav", 1)
     path, _ = sample("--audio", sound, "--style", "p0-happy-1")
@@ -97,19 +126,25 @@ def test_a_video_is_a_style(sample: Run, tmp_path: Path, media: Path, models: Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "line"),
+    ("style", "label", "line"),
     [
-        (("--style", "nobody"), "no such file, nor a clip"),
-        (("--emotion", "bored"), "expected one of angry"),
-        (("--emotion", "sad"), "no clip is labelled sad"),
-        (("--emotion", "happy", "--intensity", "1"), "at intensity 1"),
-        ((), "no style"),
-        (("--style", "p0-happy-1", "--scheduler", "euler"), "sampler"),
+        ("nobody", {}, "no such file, nor a clip"),
+        (None, {"emotion": "bored"}, "expected one of angry"),
+        (None, {"emotion": "sad"}, "no clip is labelled sad"),
+        (None, {"emotion": "happy", "intensity": 1}, "labelled happy at intensity 1"),
+        ("p1-neutral-2", {"emotion": "sad"}, "no clip of p1 is labelled sad"),
+        (None, {}, "no style"),
     ],
 )
-def test_what_cannot_be_is_one_line(sample: Run, tmp_path: Path, options: tuple[str, ...], line: str) -> None:
-    _, said = sample("--audio", write_sound(tmp_path / "a.wav", 1), *options, code=2)
-    assert line in said and said.startswith("ConfigError: ") and said.count("\n") == 1
+def test_styles_that_there_are_not(talkers: str, style: str | None, label: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        read_style(style, Models(offline=True), data=open_dataset(talkers), **label)
+
+
+def test_what_cannot_be_is_one_line(sample: Run, tmp_path: Path) -> None:
+    sound = write_sound(tmp_path / "a.wav", 1)
+    _, said = sample("--audio", sound, "--style", "p0-happy-1", "--scheduler", "euler", code=2)
+    assert "sampler" in said and said.startswith("ConfigError: ") and said.count("\n") == 1
 
 
 def test_a_style_without_a_face_is_one_line(sample: Run, tmp_path: Path, media: Path, models: Path) -> None:
