@@ -1,12 +1,15 @@
-"""What several commands share: arguments, exit codes, and how flags become settings."""
+"""What several commands share: arguments, exit codes, how flags become settings, and the sound of motion."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from talkface.config import PRESETS, Build, Ingest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
@@ -69,3 +72,17 @@ def worker_count(asked: int | None) -> int:
     if asked is not None:
         return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_audio(path: str, end_ns: int) -> "np.ndarray":
+    """16 kHz samples for motion that lasts until ``end_ns``; the sound's start is the motion's time 0.
+
+    Raises MediaError; SourceError where there is no sound.
+    """
+    from talkface.errors import SourceError
+    from talkface.media import read_sound
+
+    sound = read_sound(path, 0, end_ns)
+    if not sound.present:
+        raise SourceError(f"{path}: no sound in it. Give --audio a file with sound.", "no_sound")
+    return sound.samples

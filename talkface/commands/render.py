@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline
+from talkface.commands._options import ModelsDir, Offline, read_audio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,14 +160,10 @@ def _sound(
     audio: str | None, clip: "tuple[Dataset, str] | None", beside: "tuple[Dataset, str] | None", end_ns: int
 ) -> "np.ndarray | None":
     """The sound asked for, else that of the clip that the motion is of, or that it stands beside."""
-    from talkface.errors import SourceError
-    from talkface.media import decode_flac, read_sound
+    from talkface.media import decode_flac
 
     if audio is not None:
-        sound = read_sound(audio, 0, end_ns)
-        if not sound.present:
-            raise SourceError(f"{audio}: no sound in it. Give --audio a file with sound.", "no_sound")
-        return sound.samples
+        return read_audio(audio, end_ns)
     for found in (clip, beside):
         if found is not None:
             return decode_flac(found[0].member(found[1], "flac"))
