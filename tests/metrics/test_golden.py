@@ -253,3 +253,11 @@ def test_pairs_are_found_by_name_and_put_on_the_generated_clock() -> None:
     assert pairs[0][1].columns["arkit"][:, 5] == pytest.approx(expected, abs=1e-5)
     outside = at_times(references[0], np.array([-(10**9), 0, 10**10]))
     assert np.isfinite(outside.columns["arkit"]).any(axis=1).tolist() == [False, True, False]
+
+
+def test_similarity_of_known_vectors_and_of_those_that_do_not_compare() -> None:
+    one, other, wider = np.array([3.0, 4, 0]), np.array([0.0, 2, 0]), np.ones(4)
+    faces = {name: face(identity=v) for name, v in (("one", one), ("other", other), ("wider", wider))}
+    of = metric("face_similarity").compute
+    assert of(versus(faces["one"], faces["other"]))["f_sim"] == pytest.approx(0.8)
+    assert np.isnan(of(versus(faces["one"], faces["wider"]))["f_sim"])
