@@ -16,7 +16,7 @@ def command(
     style: Annotated[str | None, typer.Option(help="Video, motion file, or key of a clip of --data.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Dataset of the style.")] = None,
     emotion: Annotated[str | None, typer.Option(help="Style of a clip with this label: angry, ...")] = None,
-    intensity: Annotated[int | None, typer.Option(help="The same: 1, 2 or 3.")] = None,
+    intensity: Annotated[int | None, typer.Option(help="And with this intensity: 1, 2 or 3.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of motion, and of the clip with the label.")] = 0,
     variants: Annotated[int, typer.Option(min=1, help="How many to draw: OUT-1, OUT-2, ...")] = 1,
     guidance: Annotated[float, typer.Option(help="w of classifier-free guidance.")] = 0.15,
