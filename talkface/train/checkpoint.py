@@ -137,15 +137,15 @@ def prune(run: Path, keep: int) -> None:
 
 
 def best_of(run: Path) -> dict[str, Any] | None:
-    """``{"step", "loss"}`` of the best checkpoint so far."""
+    """``step`` of the best checkpoint so far, and what it reached on what is held out, ``loss`` first."""
     path = run / "best.json"
     found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return found
 
 
-def mark_best(run: Path, step: int, loss: float) -> None:
-    """Say that this checkpoint is the best so far."""
-    Folder(run).write("best.json", json.dumps({"step": step, "loss": loss}).encode())
+def mark_best(run: Path, step: int, found: Mapping[str, float]) -> None:
+    """Say that this checkpoint is the best so far, by these held-out numbers."""
+    Folder(run).write("best.json", json.dumps({"step": step, **found}).encode())
 
 
 def find(run: str | Path, which: str = "best") -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from talkface.datasets.loader import Batch, Loader, State
@@ -88,13 +89,8 @@ class Run:
     ) -> None:  # fmt: skip
         """Check what there is, build the network, try one batch, and take up the last checkpoint if there is one."""
         require_columns(dataset, config, name)
-        self.name, self.config, self.settings, self.out, self.accelerator = (
-            name,
-            config,
-            config.training,
-            out,
-            accelerator,
-        )
+        self.name, self.config, self.settings = name, config, config.training
+        self.out, self.accelerator, self.say = out, accelerator, say
         self.device, self.is_main = accelerator.device, accelerator.is_main_process
         self.data = {"url": dataset.url, "hash": checkpoint.dataset_hash(dataset, config.needs)}
         path = _earlier(out, resume)
@@ -137,16 +133,15 @@ class Run:
             speed = {"steps_a_second": (self.step - first) / spent, "data_wait": batches.seconds / spent}
             if log and self.due(settings.log_every):
                 log.write(self.step, logs | {"seen": self.seen}, speed)
-            better = None
+            best = None
             if self.held is not None and self.due(settings.evaluate_every):
                 found, picture = self.evaluate(self.held)
-                best = checkpoint.best_of(self.out)
-                better = found["loss"] if best is None or found["loss"] < best["loss"] else None
+                best = found if self.is_best(found["loss"]) else None
                 if log:
-                    log.write(self.step, {f"held_{k}": v for k, v in found.items()}, {})
+                    log.write(self.step, {f"held_{k}": v for k, v in found.items() if math.isfinite(v)}, {})
                     log.draw(self.step, picture)
-            if better is not None or self.due(settings.save_every):
-                self.save(better)
+            if best is not None or self.due(settings.save_every):
+                self.save(best)
         bar.close()
         spent = max(time.perf_counter() - begun, 1e-9)
         best = checkpoint.best_of(self.out)
@@ -157,7 +152,7 @@ class Run:
 
     def update(self, batches: Waiting[tuple[Batch, State]]) -> dict[str, float]:
         """One optimizer step; gives its numbers for the log."""
-        settings, logs = self.settings, dict[str, float]()
+        settings, logs, keys = self.settings, dict[str, float](), list[str]()
         for micro in range(settings.accumulate):
             batch, self.place = next(batches)
             draw = self.draw(TRAIN, self.step, micro, self.accelerator.process_index)
@@ -166,11 +161,13 @@ class Run:
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     found = self.task.step(self.model, to_device(batch, self.device), draw)
-                for key, value in {**found.logs, "loss": self.agreed(found.loss, batch)}.items():
+                keys += batch["key"]
+                for key, value in {**found.logs, "loss": self.agreed(found.loss, "loss", batch["key"])}.items():
                     logs[key] = logs.get(key, 0.0) + float(value) / settings.accumulate
                 self.accelerator.backward(found.loss / settings.accumulate)
             self.seen += settings.batch_size * self.loader.ranks
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        gradient = self.agreed(torch.tensor(float(norm), device=self.device), "gradient", keys)
         rate = learning_rate(settings, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -179,17 +176,17 @@ class Run:
         if self.average is not None:
             self.average.update(self.step)
         self.step += 1
-        return logs | {"gradient": float(norm), "learning_rate": rate}
+        return logs | {"gradient": gradient, "learning_rate": rate}
 
-    def agreed(self, loss: torch.Tensor, batch: Batch) -> float:
-        """The mean loss of all processes. Raises RunError in every one of them if it is no number anywhere."""
-        losses = self.accelerator.gather(loss.detach().float().reshape(1))
-        if bool(torch.isfinite(losses).all()):
-            return float(losses.mean())
+    def agreed(self, value: torch.Tensor, what: str, keys: list[str]) -> float:
+        """The mean of all processes. Raises RunError in every one of them if it is no number anywhere."""
+        values = self.accelerator.gather(value.detach().float().reshape(1))
+        if bool(torch.isfinite(values).all()):
+            return float(values.mean())
         kept = checkpoint.names(self.out)
-        keys = ", ".join(batch["key"]) if not torch.isfinite(loss) else "(in another process)"
+        bad = gather_object([] if torch.isfinite(value) else keys)
         raise RunError(
-            f"the loss is no number at step {self.step}; the batch: {keys}. "
+            f"the {what} is no number at step {self.step}; the batch: {', '.join(bad)}. "
             + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was saved before. ")
             + "Try a lower learning rate, or look at these clips."
         )
@@ -204,11 +201,20 @@ class Run:
             found = self.task.evaluate(self.model, some, draw)
             picture = self.task.picture(self.model, to_device(next(iter(loader)), self.device), draw)
         self.model.train()
-        values = self.accelerator.reduce(torch.tensor(list(found.values()), device=self.device), reduction="mean")
+        # A process whose part knew nothing has NaN, and no say.
+        values = self.accelerator.gather(torch.tensor([list(found.values())], device=self.device)).nanmean(0)
         return dict(zip(found, values.tolist(), strict=True)), picture
 
-    def save(self, better: float | None) -> None:
-        """Write a checkpoint; ``better`` is its held-out loss if it is the best so far."""
+    def is_best(self, loss: float) -> bool:
+        """Whether a held-out loss is the smallest so far; the first process, which writes the run, decides for all."""
+        if not math.isfinite(loss):
+            self.say(f"step {self.step}: nothing in the held-out clips can be judged; no checkpoint is the best by it")
+        best = checkpoint.best_of(self.out) if self.is_main else None
+        told = [math.isfinite(loss) and not (best is not None and loss >= best["loss"])]
+        return bool(broadcast_object_list(told)[0])
+
+    def save(self, best: dict[str, float] | None) -> None:
+        """Write a checkpoint; ``best`` are its held-out numbers if it is the best so far."""
         tensors = {WEIGHTS: weights_of(self.model)}
         if self.average is not None:
             with self.average.applied():
@@ -221,8 +227,8 @@ class Run:
                 groups=groups, files={},
             )  # fmt: skip
             checkpoint.write(self.out, about, tensors)
-            if better is not None:
-                checkpoint.mark_best(self.out, self.step, better)
+            if best is not None:
+                checkpoint.mark_best(self.out, self.step, best)
             checkpoint.prune(self.out, self.settings.keep)
         self.accelerator.wait_for_everyone()
 

@@ -65,13 +65,12 @@ def make(
     frames: int = 90,
     columns: Sequence[ColumnSpec] = COLUMNS,
     silent: Sequence[int] = (),
-    spoil: Sequence[int] = (),
     faceless: Sequence[int] = (),
     val: float = 0.3,
 ) -> str:
     """Build a dataset, one source a talker (speaker, emotion); returns its url.
 
-    The clips in ``silent`` have no sound, those in ``spoil`` an infinite jaw, those in ``faceless`` no face.
+    The clips in ``silent`` have no sound, those in ``faceless`` no face.
     """
     folder = Folder(str(root))
     packs = Folder(f"{folder.url}/{PACKS}")
@@ -80,8 +79,6 @@ def make(
         key = f"{speaker}-{emotion}-{number}"
         sources.append(source(f"{key}.mp4", speaker=speaker, emotion=emotion, intensity=3))
         clip = talker(number, emotion, frames, silent=number in silent)
-        if number in spoil:
-            clip["arkit"][:, ARKIT.index("jawOpen")] = np.float32(3e38)
         if number in faceless:
             clip["arkit"][:] = np.nan
         end = frames * 40_000_000

@@ -91,6 +91,17 @@ def test_numbers_and_a_picture_of_what_is_held_out(tried: Tried) -> None:
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
 
 
+def test_a_batch_of_which_nothing_is_known_has_no_say(tried: Tried) -> None:
+    """Held-out numbers are means over what is known: of nothing there is none, and not a loss of 0."""
+    blank = {k: torch.full_like(v, torch.nan) if torch.is_tensor(v) and v.is_floating_point() else v
+             for k, v in tried.batch.items()}  # fmt: skip
+    net = tried.net.eval()
+    with torch.no_grad():
+        one, both = (tried.task.evaluate(net, b, draw())["loss"] for b in ([tried.batch], [tried.batch, blank]))
+        assert one == both and np.isnan(tried.task.evaluate(net, [blank], draw())["loss"])
+        assert tried.task.picture(net, blank, draw()).dtype == np.uint8
+
+
 def test_the_cost_of_a_batch(tried: Tried) -> None:
     """The probe counts, and leaves the network as it was."""
     before = {k: v.clone() for k, v in tried.net.state_dict().items()}

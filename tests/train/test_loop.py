@@ -2,8 +2,8 @@
 
 import copy
 import json
+import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -107,12 +106,35 @@ def test_the_last_and_the_best_are_kept(talkers: str, tmp_path: Path) -> None:
     result = run(talkers, tmp_path, *changes)
     held = {line["step"]: line["held_loss"] for line in log_of(tmp_path) if "held_loss" in line}
     best = min(held, key=lambda step: held[step])
-    assert result.best == {"step": best, "loss": held[best]}
+    assert result.best is not None and (result.best["step"], result.best["loss"]) == (best, held[best])
     assert {int(p.name) for p in checkpoint.names(tmp_path)} == {best, 7, 8}
     assert checkpoint.find(tmp_path).name == f"{best:08}"
     assert checkpoint.find(tmp_path, "last").name == "00000008"
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 8
     assert list((tmp_path / "events").iterdir())
+
+
+@pytest.mark.parametrize("task", ["lip", "sync_expert"])
+def test_a_silent_held_out_speaker_chooses_nothing(tmp_path: Path, task: str) -> None:
+    """Neither is the loss of nothing the smallest that can be, nor does a batch without a usable window stop a run."""
+    clips, held = split(make(tmp_path / "data", silent=(4, 5), val=0), "p2")
+    some = ("training.batch_size=4", "training.steps=2", "training.evaluate_every=1", "training.log_every=1")
+    said = list[str]()
+    config = configure(task, "tiny", None, some)
+    assert train(task, config, clips, held, tmp_path / "run", cpu=True, say=said.append).best is None
+    assert checkpoint.best_of(tmp_path / "run") is None and checkpoint.load(tmp_path / "run").about.step == 2
+    assert sum("nothing in the held-out clips can be judged" in line for line in said) == 2
+    assert not any("held_loss" in line for line in log_of(tmp_path / "run"))
+
+
+def test_only_a_number_can_be_the_best(talkers: str, tmp_path: Path) -> None:
+    clips, _ = split(talkers)
+    config = configure("emodiff", "tiny", None, SMALL)
+    made = Run("emodiff", config, clips, None, tmp_path, Accelerator(cpu=True), resume=False, say=lambda text: None)
+    assert [made.is_best(loss) for loss in (math.nan, math.inf, 2.0)] == [False, False, True]
+    for marked, better in ((2.0, [False, False, True]), (math.nan, [True, True, True])):
+        checkpoint.mark_best(tmp_path, 1, {"loss": marked})
+        assert [made.is_best(loss) for loss in (3.0, 2.0, 1.0)] == better
 
 
 def test_accumulated_batches_are_one_step(talkers: str, tmp_path: Path) -> None:
@@ -148,43 +170,28 @@ def test_missing_columns_stop_before_anything_with_the_command_that_adds_them(
     assert not checkpoint.names(out)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_keys_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    good = tmp_path / "good"
-    data = make(tmp_path / "data", val=0)
-    clips, _ = split(data, "none")
-    config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=4", "training.save_every=2"))
-    train("emodiff", config, clips, None, good, say=lambda text: None)
-    longer = configure("emodiff", "tiny", None, (*SMALL, "training.steps=8", "training.save_every=2"))
-    spoiled = tensors_of(good, 4)
-    folder = good / checkpoint.FOLDER / "00000004"
-    about = checkpoint.About.read(folder)
-    spoiled["model.null"][:] = torch.inf
-    whole = {n: {k.partition(".")[2]: v for k, v in spoiled.items() if k.startswith(f"{n}.")} for n in about.files}
-    checkpoint.write(good, about, whole)
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_no_number_stops_with_the_keys_and_leaves_a_finite_checkpoint(tmp_path: Path, what: str) -> None:
+    """At the fifth step the network's output or its gradient is spoiled, right before that step's checkpoint is due."""
+    clips, _ = split(make(tmp_path / "data", val=0), "none")
+    config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=8", "training.save_every=1"))
+    out, seen = tmp_path / "run", list[str]()
+    made = Run("emodiff", config, clips, None, out, Accelerator(cpu=True), resume=False, say=seen.append)
+
+    def spoil(value: torch.Tensor) -> torch.Tensor:
+        return value * (torch.inf if made.step == 4 else 1)
+
+    if what == "loss":
+        made.model.register_forward_hook(lambda net, given, found: spoil(found))
+    else:
+        next(made.model.parameters()).register_hook(spoil)
     with pytest.raises(RunError) as error:
-        train("emodiff", longer, clips, None, good, resume=True, say=lambda text: None)
-    assert re.search(r"no number at step \d+; the batch: p\d-\w+-\d", str(error.value))
-    assert str(folder) in str(error.value)
-    assert [p.name for p in checkpoint.names(good)] == ["00000002", "00000004"]
-
-
-def test_missing_values_are_never_trained_on(tmp_path: Path) -> None:
-    """Frames, channels and sound that are NaN leave the loss and every weight finite."""
-    data = make(tmp_path / "data", silent=range(6))
-    result = run(data, tmp_path / "run", "training.steps=5")
-    assert np.isfinite(result.loss)
-    assert all(torch.isfinite(v).all() for v in tensors_of(tmp_path / "run", 5).values())
-
-
-def test_another_configuration_or_other_data_is_refused_with_a_sentence(talkers: str, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(talkers, out, "training.steps=1")
-    with pytest.raises(ConfigError, match="layers was 1 and is 2 now"):
-        run(talkers, out, "training.steps=1", "layers=2", resume=True)
-    other = make(tmp_path / "other", frames=80, silent=(1,))
-    with pytest.raises(ConfigError, match="trained on other data"):
-        run(other, out, "training.steps=1", resume=True)
-    assert run(talkers, out, "training.steps=2", resume=True).step == 2, "more steps are welcome"
+        made.to_the_end(0)
+    batch = next(islice(endless(made.loader, 0), 4, None))[0]["key"]
+    assert f"the {what} is no number at step 4; the batch: {', '.join(batch)}." in str(error.value)
+    assert f"The last good checkpoint is {out / checkpoint.FOLDER / '00000004'}." in str(error.value)
+    assert checkpoint.names(out)[-1].name == "00000004"
+    assert all(torch.isfinite(value).all() for value in tensors_of(out, 4).values())
 
 
 @pytest.fixture

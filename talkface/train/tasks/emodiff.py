@@ -33,6 +33,7 @@ from talkface.train.diffusion import (
     target,
 )
 from talkface.train.features import SoundFacts
+from talkface.train.means import Means
 from talkface.train.nets.denoiser import Denoiser, condition_rows, held_share
 from talkface.train.state import ROTATION, TRANSLATION, UNMOVED, State
 from talkface.vocab import ARKIT
@@ -203,15 +204,15 @@ class Task:
 
     def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
         """The loss at times evenly spread over T, and without condition and sound (``null``)."""
-        found: dict[str, list[float]] = {"loss": [], "null": []}
+        means = Means()
         for batch in batches:
             x0, mask, given = self.prepare(batch, draw)
             spread = torch.linspace(0, self.config.noise.steps - 1, len(x0), device=x0.device).long()
             for name, dropped in (("loss", False), ("null", True)):
                 drop = torch.full((len(x0),), dropped, device=x0.device)
                 error, _ = self.error(model, x0, mask, given, spread, drop, draw)
-                found[name].append(float(error))
-        return {name: float(np.mean(values)) for name, values in found.items()}
+                means.add(name, error, mask.sum())
+        return means.found()
 
     def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real windows (left) and generated ones for the same sound and style (right)."""

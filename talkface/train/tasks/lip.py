@@ -26,6 +26,7 @@ from talkface.train import checkpoint
 from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
 from talkface.train.canonical import lateness, ridge_facts
 from talkface.train.features import SoundFacts
+from talkface.train.means import Means
 from talkface.train.mouth import (
     MOUTH_INDEX,
     SMALLEST,
@@ -239,19 +240,18 @@ class Task:
 
     def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
         """The refined mouth's loss, the neutral one's, and how jawOpen goes with the real one (r over all frames)."""
-        found: dict[str, list[float]] = {"loss": [], "neutral": []}
-        jaws: list[np.ndarray] = []
+        means, jaws = Means(), [np.zeros((2, 0), np.float32)]
         jaw = MOUTH.index("jawOpen")
         for batch in batches:
             sound, style, mouth, known, _ = self.prepare(batch, draw)
             neutral, residue = model(sound, style)
-            found["loss"].append(float(self.error(neutral + residue, mouth, known)))
-            found["neutral"].append(float(self.error(neutral, mouth, known)))
+            means.add("loss", self.error(neutral + residue, mouth, known), known.sum())
+            means.add("neutral", self.error(neutral, mouth, known), known.sum())
             pair = torch.stack([(neutral + residue)[..., jaw][known[..., jaw]], mouth[..., jaw][known[..., jaw]]])
             jaws.append(pair.float().cpu().numpy())
-        with np.errstate(invalid="ignore"):
-            r = float(np.corrcoef(np.concatenate(jaws, axis=1))[0, 1])
-        return {**{k: float(np.mean(v)) for k, v in found.items()}, "jaw_r": r if np.isfinite(r) else 0.0}
+        every = np.concatenate(jaws, axis=1)
+        moves = every.shape[1] > 0 and every.std(axis=1).min() > 0
+        return {**means.found(), "jaw_r": float(np.corrcoef(every)[0, 1]) if moves else 0.0}
 
     def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real mouths (left) and made ones (right)."""

@@ -23,6 +23,7 @@ from talkface.render.overlay import curves
 from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.canonical import canonical, in_place, lateness, takes_of
 from talkface.train.features import SoundFacts
+from talkface.train.means import Means
 from talkface.train.mouth import (
     MOUTH_INDEX,
     area_under_curve,
@@ -247,20 +248,16 @@ class Task:
         The loss of ``shifts`` is that of telling the right sound from one wrong one, whatever the size of a batch.
         """
         pairs = self.config.loss == "pairs"
-        losses, right, false = [], [], []
+        means, right, false = Means(), [np.zeros(0)], [np.zeros(0)]
         for batch in batches:
             found, one, other = (self._pairs if pairs else self._shifts)(
                 model, *self.prepare(batch), batch["key"], draw
             )
-            wrongs = other.reshape(len(one), -1)
-            two = torch.nn.functional.softplus((wrongs - one[:, None]) / self.config.temperature)
-            losses.append(found if pairs or len(one) == 0 else two.mean())
+            off = (other.reshape(len(one), other.numel() // max(len(one), 1)) - one[:, None]) / self.config.temperature
+            means.add("loss", found if pairs else torch.nn.functional.softplus(off).mean(), len(one))
             right.append(one.float().cpu().numpy())
             false.append(other.float().cpu().numpy())
-        return {
-            "loss": float(torch.stack(losses).mean()),
-            "auc": area_under_curve(np.concatenate(right), np.concatenate(false)),
-        }
+        return means.found() | {"auc": area_under_curve(np.concatenate(right), np.concatenate(false))}
 
     def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """The cosine at every shift, mean over the batch: it should peak in the middle."""
