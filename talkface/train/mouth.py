@@ -1,6 +1,6 @@
 """The mouth's blendshapes and the sound around each frame, as lip refinement sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -20,7 +20,8 @@ MOUTH_INDEX: Final = [ARKIT.index(name) for name in MOUTH]
 STEPS: Final = {"ctc": 1.0, "w2v": 1.0, "mel": 2.0}
 """Rows from one that is looked at to the next: 16 rows span 0.3 s at 50 rows a second, 0.4 s at 80."""
 
-
+CHUNK: Final = 256
+"""Windows that go through a network at once: a sound has as many as frames, each with all that is heard in it."""
 SMALLEST: Final = 0.1
 """Added to a shape before its logarithm is taken: how far a shape goes differs from face to face by factors."""
 STILLEST: Final = 0.02
@@ -82,6 +83,15 @@ def sound_of(facts: SoundFacts, rows: np.ndarray, times_ns: np.ndarray, fps: flo
 def every_window(values: Shaped[torch.Tensor, "n ..."], frames: int) -> Shaped[torch.Tensor, "windows t ..."]:
     """All windows of so many frames in a row."""
     return values.unfold(0, frames, 1).movedim(-1, 1)
+
+
+def of_chosen(
+    net: Callable[[torch.Tensor], torch.Tensor],
+    windows: Shaped[torch.Tensor, "windows t ..."],
+    chosen: Bool[torch.Tensor, " windows"],
+) -> Float[torch.Tensor, "some ..."]:
+    """What a network makes of some windows, `CHUNK` of them at a time."""
+    return torch.cat([net(windows[part]) for part in chosen.nonzero()[:, 0].split(CHUNK)])
 
 
 def average_windows(windows: Float[torch.Tensor, "windows frames shapes"]) -> Float[torch.Tensor, "n shapes"]:

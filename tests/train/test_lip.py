@@ -17,6 +17,7 @@ from talkface.train import checkpoint
 from talkface.train.base import Speech, Style, configure
 from talkface.train.data import split, training_loader
 from talkface.train.loop import train
+from talkface.train.mouth import CHUNK, average_windows, every_window, mouth_of, sound_of
 from talkface.train.nets.canonical import RegressedShapes
 from talkface.train.nets.lip import AudioToShapes, LipNet, RowEncoder
 from talkface.train.tasks.lip import LipConfig, Task
@@ -101,6 +102,39 @@ def test_the_mouth_is_replaced_and_everything_else_untouched(
     assert ((made.arkit[:, mouth] >= 0) & (made.arkit[:, mouth] <= 1)).all()
 
 
+def test_a_long_sound_goes_through_in_parts(task: Task, net: LipNet) -> None:
+    """As many windows as frames, and never all of them at once."""
+    frames, style = 2 * CHUNK + 40, torch.rand(8, 52)
+    rows = np.random.default_rng(0).normal(-5, 1, (frames * 4, 80)).astype(np.float32)
+    sizes = list[int]()
+    hook = net.register_forward_hook(lambda module, given, found: sizes.append(len(found[0])))
+    plain, refined = task.mouth(net, rows, steady_pts(frames, 25), style)
+    hook.remove()
+    sound = every_window(sound_of(task.sound, rows, steady_pts(frames, 25), 25.0)[0], task.config.frames)
+    assert max(sizes) == CHUNK and sum(sizes) == len(sound)
+    with torch.no_grad():
+        neutral, residue = net(sound, style.expand(len(sound), -1, -1))
+    assert np.allclose(plain, average_windows(neutral).numpy(), atol=1e-6)
+    assert np.allclose(refined, average_windows(neutral + residue).clamp(0, 1).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("fps", [24.0, 30.0, 60.0])
+def test_motion_of_another_rate_gets_the_mouth_of_its_own_times(
+    task: Task, net: LipNet, talkers: str, fps: float
+) -> None:
+    """Jaw and mouth pass through what the model's own rate gives, and reach the last frame."""
+    dataset = Dataset(talkers)
+    speech = speech_for(dataset, dataset.keys()[0])
+    style = Style(motion_of(30, 1).arkit[3:], np.zeros((27, 7), np.float32))
+    steady, other = motion_of(51), motion_of(round(2 * fps) + 1)
+    other = replace(other, pts_ns=steady_pts(len(other), fps), fps=fps)
+    one, two = (task.refine(net, m, speech, style) for m in (steady, other))
+    jaw = ARKIT.index("jawOpen")
+    expected = np.interp(other.pts_ns, steady.pts_ns, one.arkit[:, jaw])
+    assert np.allclose(two.arkit[:, jaw], expected, atol=1e-5) and np.isfinite(two.arkit[:, jaw]).all()
+    assert one.arkit[:, jaw].std() > 1e-4, "a still mouth is the same at all times"
+
+
 def test_only_neutral_clips_teach_the_neutral_mouth(talkers: str) -> None:
     config = lip("neutral=labelled")
     task = Task(config, Task.learn(config, Dataset(talkers)))
@@ -176,9 +210,43 @@ def test_an_expert_that_has_not_learned_may_not_teach(tmp_path: Path, runs: dict
     poor = tmp_path / "poor"
     shutil.copytree(runs["expert"], poor)
     step = json.loads((poor / "best.json").read_text())["step"]
-    (poor / "best.json").write_text(json.dumps({"step": step, "loss": 0.69}))
-    with pytest.raises(ConfigError, match=r"has a held-out loss of 0.690; below 0.68 it may teach"):
-        Task.learn(lip(f"sync_run={poor}"), Dataset(talkers))
+    for found, line in (
+        ({"loss": 0.69, "auc": 0.9}, r"has a held-out loss of 0.690; below 0.68 it may teach"),
+        ({"loss": 0.5, "auc": 0.55}, r"an area under the curve of 0.55 on what is held out; from 0.6 on it may teach"),
+        ({"loss": 0.5}, r"an area under the curve of nan"),
+    ):
+        checkpoint.mark_best(poor, step, found)
+        with pytest.raises(ConfigError, match=line):
+            Task.learn(lip(f"sync_run={poor}"), Dataset(talkers))
+    with pytest.raises(ConfigError, match=r"judges 8 frames at 25 a second; windows here have 8 at 30"):
+        Task.learn(lip(f"sync_run={runs['expert']}", "rate=30"), Dataset(talkers))
+
+
+def test_the_expert_judges_where_it_hears_and_where_a_mouth_was_seen(runs: dict[str, Path], talkers: str) -> None:
+    model = checkpoint.load(runs["lip"])
+    assert isinstance(model.task, Task)
+    task = model.task
+    middle = slice(task.config.context, task.config.context + task.config.frames)
+    batch = next(iter(training_loader(Dataset(talkers), task.config)))
+    batch = {k: v.nan_to_num(0.1) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+             for k, v in batch.items()}  # fmt: skip
+    made = torch.rand(len(batch["key"]), task.config.frames, len(MOUTH))
+
+    def judged(task: Task, **changes: object) -> list[bool]:
+        """Which clips the expert's loss depends on."""
+        refined = made.clone().requires_grad_()
+        loss = task.judge(refined, mouth_of(batch | changes, task.facts["mouth"]), batch | changes)
+        loss.backward()
+        assert torch.isfinite(loss) and refined.grad is not None
+        return (refined.grad.abs().amax((1, 2)) > 0).tolist()
+
+    silent, unseen = batch["mel"].clone(), batch["arkit"].clone()
+    silent[0], unseen[0, middle] = torch.nan, torch.nan
+    astray = Task(task.config, {**task.facts, "unfit": [batch["key"][0]]})
+    assert all(judged(task))
+    assert judged(task, mel=silent) == judged(task, arkit=unseen) == [False, *[True] * (len(made) - 1)]
+    assert judged(astray) == [key != batch["key"][0] for key in batch["key"]]
+    assert not any(judged(task, mel=torch.full_like(silent, torch.nan)))
 
 
 @pytest.fixture(scope="module")

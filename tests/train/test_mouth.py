@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from talkface.datasets.reader import Dataset
 from talkface.motion import steady_pts
 from talkface.train.mouth import (
+    CHUNK,
     MOUTH_INDEX,
     area_under_curve,
     average_windows,
     every_window,
     mouth_facts,
     mouth_of,
+    of_chosen,
     sound_facts,
     sound_of,
 )
@@ -33,6 +35,17 @@ def test_windows_averaged_are_the_frames(n: int, frames: int) -> None:
     windows = every_window(values, min(frames, n))
     assert torch.equal(windows[0], values[: min(frames, n)])
     assert torch.allclose(average_windows(windows), values)
+
+
+def test_many_windows_go_through_in_parts() -> None:
+    torch.manual_seed(0)
+    net, windows = torch.nn.Linear(5, 3), torch.randn(2 * CHUNK + 40, 4, 5)
+    sizes = list[int]()
+    net.register_forward_hook(lambda module, given, found: sizes.append(len(given[0])))
+    for chosen in (torch.rand(len(windows)) < 0.9, torch.zeros(len(windows), dtype=torch.bool)):
+        assert torch.allclose(of_chosen(net, windows, chosen), net(windows)[chosen], atol=1e-6)
+        assert max(sizes[:-1]) <= CHUNK and sum(sizes[:-1]) == chosen.sum()
+        sizes.clear()
 
 
 @given(st.lists(st.integers(-5, 5), max_size=30), st.lists(st.integers(-5, 5), max_size=30))

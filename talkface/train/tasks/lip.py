@@ -5,6 +5,7 @@ emotion changes, and the sum replaces the mouth of a motion; everything else sta
 Audio2BS begins as a ridge regression, found in closed form while the data is looked at.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -13,14 +14,16 @@ from typing import ClassVar, Final, Literal, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from pydantic import Field, model_validator
 
+from talkface.clip import NS
 from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
+from talkface.datasets.resample import resample
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, WeightsError
-from talkface.motion import Motion
+from talkface.motion import Motion, steady_pts
 from talkface.render.overlay import curves
 from talkface.train import checkpoint
 from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
@@ -28,6 +31,7 @@ from talkface.train.canonical import lateness, ridge_facts
 from talkface.train.features import SoundFacts
 from talkface.train.means import Means
 from talkface.train.mouth import (
+    CHUNK,
     MOUTH_INDEX,
     SMALLEST,
     average_windows,
@@ -40,6 +44,7 @@ from talkface.train.mouth import (
 from talkface.train.nets.canonical import CanonicalSync, RegressedShapes
 from talkface.train.nets.lip import AudioToShapes, LipNet, SyncNet
 from talkface.train.tasks.emodiff import draw_frames
+from talkface.train.tasks.sync_expert import GOOD_AUC
 from talkface.train.tasks.sync_expert import Task as SyncTask
 from talkface.vocab import ARKIT, MOUTH
 
@@ -218,16 +223,23 @@ class Task:
         return ((1 - r) * weight).sum() / weight.sum().clamp(min=1e-6)
 
     def judge(self, refined: torch.Tensor, real: tuple[torch.Tensor, torch.Tensor], batch: Batch) -> torch.Tensor:
-        """-log of the expert's cosine (DREAM-Talk's L_sync), over every window of the expert's length.
+        """-log of the expert's cosine (DREAM-Talk's L_sync), over every window of the expert's length that it would
+        have learned from: with sound, and a real mouth in every frame. 0 where there is none.
 
         The resting mouth that the expert takes away is that of the ``real`` window, which is longer.
         """
         task, net = self._expert
         n = task.config.frames
-        mouth = task.centred(refined, real).unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
-        heard = self.heard(task.sound, batch)[0].unfold(1, n, 1).movedim(-1, 2).flatten(0, 1)
-        m, s = net(mouth, heard)
-        return -task.agreement(m, s).clamp(1e-6, 1).log().mean()
+        sound, unfit = self.heard(task.sound, batch)
+        good = ((sound[..., -1] > 0) & self.seen(real[1])).unfold(1, n, 1).all(-1) & ~unfit[:, None]
+        mouth, heard = (v.unfold(1, n, 1).movedim(-1, 2).flatten(0, 1) for v in (task.centred(refined, real), sound))
+        m, s = net.to(refined.device)(mouth, heard)
+        return _mean(-task.agreement(m, s).clamp(1e-6, 1).log(), good.flatten())
+
+    def seen(self, known: torch.Tensor) -> torch.Tensor:
+        """Which of a window's own frames miss no shape that the data has."""
+        valid = torch.tensor(self.facts["mouth"]["valid"], device=known.device)
+        return (known | ~valid).all(-1)[:, self.config.context : self.config.context + self.config.frames]
 
     @cached_property
     def _expert(self) -> tuple[SyncTask, SyncNet | CanonicalSync]:
@@ -277,27 +289,34 @@ class Task:
         wanted = len(times_ns)
         step = round(1e9 / self.config.rate)
         times = np.concatenate([times_ns, times_ns[-1] + step * np.arange(1, max(n - wanted, 0) + 1)])
-        sound = every_window(sound_of(self.sound, rows, times, self.config.rate)[0], n).to(device)
-        looks = style.to(device)[None].expand(len(sound), -1, -1)
-        neutral, residue = net(sound, looks)
+        sound, looks = every_window(sound_of(self.sound, rows, times, self.config.rate)[0], n), style.to(device)[None]
+        made = [net(part.to(device), looks.expand(len(part), -1, -1)) for part in sound.split(CHUNK)]
+        neutral, residue = (torch.cat(parts) for parts in zip(*made, strict=True))
         plain, refined = (average_windows(v)[:wanted].cpu().numpy() for v in (neutral, neutral + residue))
         return plain.clip(0, 1), refined.clip(0, 1)
 
     def refine(self, net: torch.nn.Module, motion: Motion, speech: Speech, style: Style) -> Motion:
         """The motion with another mouth: the 27 shapes of jaw and mouth are replaced, nothing else is touched.
 
-        Shapes that the training data knew nothing of stay, too.
+        Shapes that the training data knew nothing of stay, too. The mouth is made at the model's own rate, and brought
+        to the motion's times.
         """
         chosen = np.linspace(0, len(style.arkit) - 1, STYLE_FRAMES).round().astype(int)
         look = torch.from_numpy(np.nan_to_num(style.arkit[chosen]))
-        _, refined = self.mouth(net, speech.columns[self.config.sound], motion.pts_ns, look)
-        arkit = motion.arkit.copy()
+        times = self.clock(motion.pts_ns)
+        _, refined = self.mouth(net, speech.columns[self.config.sound], times, look)
+        mouth, arkit = resample(refined, times, motion.pts_ns), motion.arkit.copy()
         for column, name in enumerate(MOUTH):
             if self.facts["mouth"]["valid"][column]:
-                arkit[:, ARKIT.index(name)] = refined[:, column]
+                arkit[:, ARKIT.index(name)] = mouth[:, column]
         others = [i for i in range(len(ARKIT)) if i not in MOUTH_INDEX]
         assert np.array_equal(arkit[:, others], motion.arkit[:, others], equal_nan=True), "only the mouth may change"
         return replace(motion, arkit=arkit)
+
+    def clock(self, pts_ns: Int64[np.ndarray, " frames"]) -> Int64[np.ndarray, " steady"]:
+        """Times at the model's rate from the first of some times to the last, or beyond it."""
+        steps = math.ceil(round((pts_ns[-1] - pts_ns[0]) * self.config.rate / NS, 3))
+        return pts_ns[0] + steady_pts(steps + 1, self.config.rate)
 
 
 def _mean(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
@@ -314,12 +333,22 @@ def _judge(config: LipConfig) -> str:
             f"sync_run {config.sync_run}: was never evaluated on held-out clips. Train it with speakers held out."
         )
     expert = checkpoint.load(config.sync_run, task="sync_expert")
-    good = expert.task.config.good_loss
-    if expert.task.config.sound != config.sound:
-        raise ConfigError(f"sync_run {config.sync_run}: hears {expert.task.config.sound}, not {config.sound}.")
+    its, good = expert.task.config, expert.task.config.good_loss
+    if its.sound != config.sound:
+        raise ConfigError(f"sync_run {config.sync_run}: hears {its.sound}, not {config.sound}.")
+    if its.rate != config.rate or its.frames > config.frames:
+        raise ConfigError(
+            f"sync_run {config.sync_run}: judges {its.frames} frames at {its.rate:g} a second; windows here have "
+            f"{config.frames} at {config.rate:g}. Train it with the same rate, and no more frames."
+        )
     if best["loss"] >= good:
         raise ConfigError(
             f"sync_run {config.sync_run}: has a held-out loss of {best['loss']:.3f}; below {good} it may teach. "
             "Train it longer."
+        )
+    if not best.get("auc", math.nan) >= GOOD_AUC:
+        raise ConfigError(
+            f"sync_run {config.sync_run}: tells the right sound from a wrong one with an area under the curve of "
+            f"{best.get('auc', math.nan):.2f} on what is held out; from {GOOD_AUC} on it may teach. Train it longer."
         )
     return expert.digest

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from talkface.clip import NS
 from talkface.datasets.loader import Batch
 from talkface.datasets.reader import Dataset
+from talkface.datasets.resample import resample
 from talkface.datasets.windows import Windows
 from talkface.metrics.base import Face
 from talkface.motion import steady_pts
@@ -31,6 +32,7 @@ from talkface.train.mouth import (
     lively,
     mouth_facts,
     mouth_of,
+    of_chosen,
     sound_facts,
     sound_of,
 )
@@ -43,6 +45,8 @@ GOOD_PAIRS: Final = 0.75
 """DREAM-Talk, after Wav2Lip: cross-entropy of right and wrong pairs."""
 GOOD_SHIFTS: Final = 0.68
 """Cross-entropy of telling the right sound from one wrong one; who guesses has ln 2 = 0.693."""
+GOOD_AUC: Final = 0.6
+"""Area under the curve of right against wrong sounds: who knows nothing has 0.5, and passes `GOOD_PAIRS`."""
 
 
 class SyncConfig(TaskConfig):
@@ -292,15 +296,15 @@ class Expert:
         if frames < c.frames or face.sound is None:
             return torch.zeros(0, 1), torch.zeros(0, 1)
         times = steady_pts(frames, c.rate)
-        index = np.searchsorted(face.pts_ns - face.pts_ns[0], times).clip(0, len(face.pts_ns) - 1)
-        shapes, known = mouth_of({"arkit": torch.from_numpy(face.columns["arkit"][index])}, facts)
+        arkit = resample(face.columns["arkit"], face.pts_ns, times + face.pts_ns[0])
+        shapes, known = mouth_of({"arkit": torch.from_numpy(arkit)}, facts)
         mouth = every_window(self.task.centred(shapes, (shapes, known)), c.frames)
         good = every_window((known | ~torch.tensor(facts["valid"])).all(-1), c.frames).all(1)
         rows = self._rows(face)
         heard = sound_of(self.task.sound, rows, times + int(face.pts_ns[0]) + shift_ns, c.rate)[0]
         sound = every_window(heard, c.frames)
         good &= sound[..., -1].min(dim=1).values > 0
-        return self.net.embed_mouth(mouth[good]), self.net.embed_sound(sound[good])
+        return of_chosen(self.net.embed_mouth, mouth, good), of_chosen(self.net.embed_sound, sound, good)
 
     def _rows(self, face: Face) -> np.ndarray:
         # The face itself is kept: another one may get its place in memory, and with it its id.
