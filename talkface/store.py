@@ -125,7 +125,7 @@ class Folder:
         final = Path(self.path(name))
         with whole_file(final) as file:
             yield file
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
 
     @contextmanager
     def _create_remote(self, name: str) -> Iterator[IO[bytes]]:
@@ -214,7 +214,7 @@ def _patience(url: str, seconds: float) -> dict[str, Any]:
     return {}
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; some filesystems refuse to sync a folder, which is no reason to fail."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -20,7 +20,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -34,12 +35,17 @@ from talkface.config import parse
 from talkface.datasets.reader import Dataset
 from talkface.download import PART
 from talkface.errors import ConfigError, RunError, WeightsError
-from talkface.store import Folder
+from talkface.store import Folder, sync_folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
+from talkface.train.code import commit
 
 FORMAT: Final = 1
 FOLDER: Final = "checkpoints"
 WEIGHTS, AVERAGED, OPTIMIZER = "model", "averaged", "optimizer"
+LABELS: Final = ("source", "speaker", "emotion", "intensity")
+"""What of the clips table decides how windows are used and paired."""
+LEAST_FREE: Final = 1 << 18
+"""Bytes that are free before anything is written: TensorBoard's thread has no other way to say that it failed."""
 _NAME = re.compile(r"\d{8,}")
 
 Tensors = Mapping[str, torch.Tensor]
@@ -50,7 +56,8 @@ class About:
     """Everything a checkpoint knows beside its tensors; plain JSON.
 
     ``data`` is the dataset's address and hash (`dataset_hash`), ``loader`` the place in it, ``groups`` the optimizer's
-    settings, ``seen`` how many windows were trained on, ``files`` the SHA-256 of each file of tensors.
+    settings, ``seen`` how many windows were trained on, ``files`` the SHA-256 of each file of tensors, ``commit``
+    talkface's where it ran from a checkout.
     """
 
     task: str
@@ -64,6 +71,7 @@ class About:
     groups: list[dict[str, Any]]
     files: dict[str, str]
     talkface: str = __version__
+    commit: str | None = None
     torch: str = torch.__version__
     format: int = FORMAT
 
@@ -86,26 +94,38 @@ def write(run: Path, about: About, tensors: Mapping[str, Tensors]) -> Path:
     final = run / FOLDER / f"{about.step:08}"
     part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
-        part.mkdir(parents=True)
-        files = {}
-        for name, content in tensors.items():
-            file = part / f"{name}.safetensors"
-            save_file({k: v.contiguous() for k, v in content.items()}, file)
-            files[name] = _flush(file)
-        (part / "checkpoint.json").write_text(json.dumps(asdict(about) | {"files": files}, indent=1))
-        _flush(part / "checkpoint.json")
-        shutil.rmtree(final, ignore_errors=True)
-        part.replace(final)
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
-            raise RunError(
-                f"{final}: the disk is full. Free some space and run the same command with --resume; "
-                "the checkpoints before this one are kept."
-            ) from error
-        raise
+        with disk_space(run):
+            part.mkdir(parents=True)
+            files = {}
+            for name, content in tensors.items():
+                file = part / f"{name}.safetensors"
+                save_file({k: v.contiguous() for k, v in content.items()}, file)
+                files[name] = _flush(file)
+            (part / "checkpoint.json").write_text(json.dumps(asdict(about) | {"files": files}, indent=1))
+            _flush(part / "checkpoint.json")
+            sync_folder(part)
+            shutil.rmtree(final, ignore_errors=True)
+            part.replace(final)
+            sync_folder(final.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return final
+
+
+@contextmanager
+def disk_space(run: Path) -> Iterator[None]:
+    """What a run writes. Raises RunError when the disk is full, or nearly so at the start."""
+    try:
+        if (free := Folder(run).free_bytes()) is not None and free < LEAST_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+            raise RunError(
+                f"{run}: the disk is full. Free some space and run the same command with --resume; "
+                "the checkpoints that are there are kept."
+            ) from error
+        raise
 
 
 def _flush(path: Path) -> str:
@@ -258,10 +278,24 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
+def other_code(about: About) -> str:
+    """The end of a sentence where a checkpoint was made by other code than what runs; nothing where it was not."""
+    made, now = (about.talkface, about.commit), (__version__, commit())
+    one, other = (f"talkface {version} (commit {(at or 'unknown')[:12]})" for version, at in (made, now))
+    return f", which {one} made; this is {other}: losses may differ" if made != now else ""
+
+
 def dataset_hash(dataset: Dataset, columns: tuple[str, ...]) -> str:
-    """16 hex digits of the clips in use, the shards' contents and what the columns are."""
+    """16 hex digits of the clips in use with their labels, the shards' contents, what the columns are, and what is in
+    the sidecars that they come from and made it."""
     shards = {row["shard"]: row["sha256"] for row in dataset.table("shards").to_pylist()}
     used = sorted(set(dataset.clips.column("shard").to_pylist()))
     specs = [asdict(dataset.spec(name)) for name in columns]
-    text = json.dumps([dataset.keys(), [shards.get(s) for s in used], specs], sort_keys=True)
+    labels = [dataset.clips.column(name).to_pylist() for name in LABELS]
+    beside = [
+        (s.info.name, s.info.fingerprint, s.info.shards)
+        for s in dataset.usable
+        if {spec.name for spec in s.info.specs()} & set(columns)
+    ]
+    text = json.dumps([dataset.keys(), [shards.get(s) for s in used], specs, labels, beside], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Float, Int64
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from talkface.config import Strict
 from talkface.errors import WeightsError
@@ -29,6 +29,12 @@ class Noise(Strict):
     )
     zero_terminal_snr: bool = Field(False, description="rescale so that nothing of x0 is left at T (needs v or x0)")
     min_snr: float | None = Field(None, gt=0, description="weigh each sample by min(SNR, this); None: all alike")
+
+    @model_validator(mode="after")
+    def _something_to_predict(self) -> Self:
+        if self.zero_terminal_snr and self.predict == "epsilon":
+            raise ValueError("zero_terminal_snr leaves nothing of x0 at T for epsilon to tell: set predict=v or x0")
+        return self
 
 
 def make_scheduler(noise: Noise, sampler: Sampler = "ddpm") -> Any:

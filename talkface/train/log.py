@@ -31,7 +31,10 @@ class Waiting(Generic[Item]):
 
 
 class Log:
-    """``log.jsonl``, TensorBoard's events and pictures; lines after the step that a run goes on from are dropped."""
+    """``log.jsonl``, TensorBoard's events and pictures; lines after the step that a run goes on from are dropped.
+
+    Everything raises RunError when the disk is full.
+    """
 
     def __init__(self, out: Path, config: TaskConfig, step: int) -> None:
         self._out = out
@@ -41,19 +44,22 @@ class Log:
         before = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in before if line.endswith("\n") and json.loads(line)["step"] <= step]
         Folder(out).write("log.jsonl", "".join(kept).encode())
-        self._writer = SummaryWriter(str(out / "events"), purge_step=step + 1)
+        with checkpoint.disk_space(out):
+            self._writer = SummaryWriter(str(out / "events"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
         """One line; ``speed`` differs from run to run, ``values`` do not."""
-        with (self._out / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **values, **speed}) + "\n")
-        for key, value in {**values, **speed}.items():
-            self._writer.add_scalar(key, value, step)
-        self._writer.flush()
+        with checkpoint.disk_space(self._out):
+            with (self._out / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **values, **speed}) + "\n")
+            for key, value in {**values, **speed}.items():
+                self._writer.add_scalar(key, value, step)
+            self._writer.flush()
 
     def draw(self, step: int, picture: np.ndarray) -> None:
         """``pictures/<step>.png``, RGB."""
         done, data = cv2.imencode(".png", picture[..., ::-1])
         assert done
-        Folder(self._out).write(f"pictures/{step:08}.png", data.tobytes())
-        self._writer.add_image("what the model does", picture, step, dataformats="HWC")
+        with checkpoint.disk_space(self._out):
+            Folder(self._out).write(f"pictures/{step:08}.png", data.tobytes())
+            self._writer.add_image("what the model does", picture, step, dataformats="HWC")

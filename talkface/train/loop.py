@@ -27,6 +27,7 @@ from talkface.train import checkpoint
 from talkface.train.average import Average
 from talkface.train.base import TaskConfig, Training, task_class
 from talkface.train.checkpoint import AVERAGED, OPTIMIZER, WEIGHTS, About
+from talkface.train.code import commit
 from talkface.train.data import endless, held_loader, require_columns, to_device, training_loader
 from talkface.train.log import Log, Waiting
 from talkface.train.preflight import probe, require_compiler
@@ -91,7 +92,7 @@ class Run:
         require_columns(dataset, config, name)
         self.name, self.config, self.settings = name, config, config.training
         self.out, self.accelerator, self.say = out, accelerator, say
-        self.device, self.is_main = accelerator.device, accelerator.is_main_process
+        self.device, self.is_main, self.commit = accelerator.device, accelerator.is_main_process, commit()
         self.data = {"url": dataset.url, "hash": checkpoint.dataset_hash(dataset, config.needs)}
         path = _earlier(out, resume)
         about = None if path is None else About.read(path)
@@ -106,7 +107,8 @@ class Run:
         net = self.task.build().to(self.device).train()
         batch = to_device(next(iter(self.loader)), self.device)
         say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
-        say(str(probe(self.task, net, batch, self.draw(PROBE), ema=self.settings.ema > 0)))
+        cast, averaged = accelerator.autocast, self.settings.ema > 0
+        say(str(probe(self.task, net, batch, self.draw(PROBE), ema=averaged, autocast=cast)))
         if self.settings.compile:
             require_compiler(self.device)
             net.compile()
@@ -116,7 +118,7 @@ class Run:
         self.place: State | None = None
         if path is not None and about is not None:
             self.restore(path, about)
-            say(f"resumed from {path}")
+            say(f"resumed from {path}{checkpoint.other_code(about)}")
 
     def to_the_end(self, workers: int) -> Result:
         """The loop."""
@@ -224,7 +226,7 @@ class Run:
             about = About(
                 task=self.name, task_version=self.task.version, config=self.config.model_dump(mode="json"),
                 facts=self.task.facts, data=self.data, step=self.step, seen=self.seen, loader=dict(self.place or {}),
-                groups=groups, files={},
+                groups=groups, files={}, commit=self.commit,
             )  # fmt: skip
             checkpoint.write(self.out, about, tensors)
             if best is not None:

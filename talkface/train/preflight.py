@@ -1,6 +1,9 @@
 """What a step costs, and whether networks can be compiled here, found out before training."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,8 +37,17 @@ class Probe:
         )
 
 
-def probe(task: Task, net: torch.nn.Module, batch: Batch, draw: torch.Generator, *, ema: bool = True) -> Probe:
-    """Run one batch forward and backward; weights, buffers and gradients are as before afterwards."""
+def probe(
+    task: Task,
+    net: torch.nn.Module,
+    batch: Batch,
+    draw: torch.Generator,
+    *,
+    ema: bool = True,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Probe:
+    """Run one batch forward (under ``autocast``, as training does) and backward; weights, buffers and gradients are as
+    before afterwards. Raises ConfigError where the memory does not suffice."""
     buffers = [b.clone() for b in net.buffers()]
     held: dict[int, int] = {}
 
@@ -48,8 +60,10 @@ def probe(task: Task, net: torch.nn.Module, batch: Batch, draw: torch.Generator,
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        task.step(net, batch, draw).loss.backward()
+    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), _enough_memory():
+        with autocast():
+            loss = task.step(net, batch, draw).loss
+        loss.backward()
     peak = torch.cuda.max_memory_allocated() if cuda else 0
     net.zero_grad(set_to_none=True)
     for buffer, before in zip(net.buffers(), buffers, strict=True):
@@ -65,6 +79,19 @@ def probe(task: Task, net: torch.nn.Module, batch: Batch, draw: torch.Generator,
         activations=sum(size for at, size in held.items() if at not in weights),
         peak=peak,
     )
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of which torch.OutOfMemoryError is one, but not what a CPU raises
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            "one batch does not fit into memory. Lower training.batch_size, and raise training.accumulate by as much: "
+            "a step is then made of the same number of windows."
+        ) from error
 
 
 def require_compiler(device: torch.device) -> None:

@@ -5,15 +5,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from talkface.datasets.reader import Dataset
+from talkface.datasets.sidecar_job import annotate_dataset
 from talkface.errors import WeightsError
 from talkface.train import checkpoint
 from talkface.train.average import Average
 from talkface.train.base import configure
+from talkface.train.code import commit
 from talkface.train.data import split
 from talkface.train.loop import train
+from talkface.weights import Models
+from tests.train.making import COLUMNS, TALKERS, make
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +107,46 @@ def test_versions_and_tasks(copy: Path) -> None:
     (checkpoint.find(copy) / "checkpoint.json").write_text("{")
     with pytest.raises(WeightsError, match="damaged"):
         checkpoint.load(copy)
+
+
+def test_other_code_is_told_on_resuming(copy: Path, talkers: str) -> None:
+    about = checkpoint.About.read(checkpoint.find(copy))
+    assert about.commit == commit() and checkpoint.other_code(about) == ""
+    edit(copy, commit="0123456789abcdef")
+    clips, held = split(talkers)
+    said = list[str]()
+    train("emodiff", checkpoint.config_of(about), clips, held, copy, resume=True, say=said.append)
+    assert any("(commit 0123456789ab) made; this is talkface" in line for line in said)
+
+
+@pytest.fixture
+def with_mel(tmp_path: Path) -> Path:
+    """A dataset whose mel is a sidecar."""
+    columns = tuple(c for c in COLUMNS if c.name != "mel")
+    url = make(tmp_path / "data", TALKERS[:2], columns=columns)
+    annotate_dataset(url, ["mel"], None, Models(offline=True), workers=0)
+    return Path(url)
+
+
+def test_a_dataset_is_its_clips_their_labels_and_the_columns_that_are_read(with_mel: Path) -> None:
+    """Also of a sidecar: annotated again, by another annotator or of other contents, it is another dataset."""
+
+    def found(*columns: str) -> str:
+        return checkpoint.dataset_hash(Dataset(str(with_mel)), columns)
+
+    before, without = found("arkit", "mel"), found("arkit")
+    assert before != without and before == found("arkit", "mel")
+    record, clips = with_mel / "sidecars/mel/record.json", with_mel / "manifest/clips.parquet"
+    whole = json.loads(record.read_text())
+    for what in ("fingerprint", "shards"):
+        record.write_text(json.dumps(whole | {what: "0" * 64}))
+        assert found("arkit", "mel") != before and found("arkit") == without
+    record.write_text(json.dumps(whole))
+    assert found("arkit", "mel") == before
+    table = pq.read_table(clips)
+    sad = pa.array(["sad"] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("emotion"), "emotion", sad), clips)
+    assert found("arkit") != without
 
 
 def test_no_checkpoint(tmp_path: Path, run: Path) -> None:

@@ -113,6 +113,25 @@ def test_the_cost_of_a_batch(tried: Tried) -> None:
     assert all(p.grad is None for p in tried.net.parameters())
 
 
+def test_the_probe_casts_as_training_does(tried: Tried) -> None:
+    """What a forward pass in bf16 keeps is not what one in fp32 keeps."""
+    plain = probe(tried.task, tried.net, tried.batch, draw())
+    cast = probe(tried.task, tried.net, tried.batch, draw(), autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    assert cast.activations != plain.activations and cast.flops == plain.flops
+
+
+class Greedy(torch.nn.Module):
+    """A network that wants a petabyte."""
+
+    def forward(self, *_: torch.Tensor) -> torch.Tensor:
+        return torch.empty(1 << 50)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_lower(tried: Tried) -> None:
+    with pytest.raises(ConfigError, match=r"does not fit into memory. Lower training\.batch_size"):
+        probe(tried.task, Greedy(), tried.batch, draw())
+
+
 def test_missing_columns_name_the_command(tmp_path: Path) -> None:
     columns = (ARKIT_COLUMN,)
     dataset = Dataset(make(tmp_path / "data", TALKERS[:1], columns=columns))

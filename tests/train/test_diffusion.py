@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from talkface.errors import WeightsError
+from talkface.errors import ConfigError, WeightsError
+from talkface.train.base import configure
 from talkface.train.diffusion import (
     Noise,
     Sampler,
@@ -199,3 +200,9 @@ def test_the_papers_schedule_leaves_signal_at_its_end(
 
     made = denoise(perfect, noise, torch.randn(4000, 1, generator=draw()), draw(1), sampler=sampler, steps=steps)
     assert made.mean() == pytest.approx(found, abs=0.04)
+
+
+def test_nothing_of_x0_at_the_end_cannot_be_told_from_the_noise() -> None:
+    with pytest.raises(ConfigError, match=r"zero_terminal_snr .* set predict=v or x0"):
+        configure("emodiff", "paper", None, ["noise.zero_terminal_snr=true"])
+    configure("emodiff", "paper", None, ["noise.zero_terminal_snr=true", "noise.predict=v"])

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -21,7 +23,7 @@ from talkface.errors import ConfigError, RunError
 from talkface.train import checkpoint
 from talkface.train.base import Training, configure
 from talkface.train.data import endless, split
-from talkface.train.log import Waiting
+from talkface.train.log import Log, Waiting
 from talkface.train.loop import TRAIN, Result, Run, learning_rate, train
 from tests.conftest import ROOT, Toolkit, command
 from tests.train.making import make
@@ -175,8 +177,8 @@ def test_what_is_no_number_stops_with_the_keys_and_leaves_a_finite_checkpoint(tm
     """At the fifth step the network's output or its gradient is spoiled, right before that step's checkpoint is due."""
     clips, _ = split(make(tmp_path / "data", val=0), "none")
     config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=8", "training.save_every=1"))
-    out, seen = tmp_path / "run", list[str]()
-    made = Run("emodiff", config, clips, None, out, Accelerator(cpu=True), resume=False, say=seen.append)
+    out = tmp_path / "run"
+    made = Run("emodiff", config, clips, None, out, Accelerator(cpu=True), resume=False, say=lambda text: None)
 
     def spoil(value: torch.Tensor) -> torch.Tensor:
         return value * (torch.inf if made.step == 4 else 1)
@@ -217,6 +219,21 @@ def test_a_full_disk_leaves_the_last_checkpoint(talkers: str, small_disk: Path) 
     assert not list((out / checkpoint.FOLDER).glob(".*"))
     model = checkpoint.load(out, which="last")
     assert model.about.step == int(kept[-1].name)
+
+
+def test_a_full_disk_while_logging_is_one_sentence(small_disk: Path) -> None:
+    out = small_disk / "run"
+    log = Log(out, configure("emodiff", "tiny"), 0)
+    log.write(1, {"loss": 1.0}, {})
+    with suppress(OSError), (small_disk / "filler").open("wb") as file:
+        file.write(bytes(1 << 22))
+    picture = np.zeros((4, 4, 3), np.uint8)
+    for written in (lambda: log.write(2, {"loss": 1.0}, {}), lambda: log.draw(2, picture)):
+        with pytest.raises(RunError, match="the disk is full"):
+            written()
+    (small_disk / "filler").unlink()
+    log.write(2, {"loss": 1.0}, {})
+    assert [line["step"] for line in log_of(out)] == [1, 2]
 
 
 TWO_PROCESSES = (
