@@ -42,6 +42,8 @@ LEAST_PEAK: Final = 10.0
 """Height over the median of other latenesses of a clip that fits: weighted correlation times the root of the frames."""
 FRAMES: Final = 8
 """Of the windows by which lip refinement finds a clip's lateness."""
+MOST: Final = 1000
+"""Clips, evenly spaced, that closed forms learn from; the others are only put in their place."""
 FOLDS: Final = 5
 ROUNDS: Final = 2
 
@@ -73,27 +75,36 @@ class Take:
         return ((one + other) / 2)[0].flatten(1).double().numpy()
 
 
-def takes_of(dataset: Dataset, column: str, rate: float, *, clips: int = 1000) -> list[Take]:
-    """All clips with speech and a mouth, or ``clips`` of them, evenly spaced. Raises ConfigError where none has."""
-    spec, found = dataset.spec(column), []
-    rows = dataset.clips.to_pylist()
-    for index in np.unique(np.linspace(0, len(rows) - 1, min(clips, len(rows))).astype(int)).tolist():
-        row = rows[index]
-        if row.get("speech_share") is not None and row["speech_share"] < LEAST_SPEECH:
-            continue
-        sound = torch.from_numpy(dataset.arrays(row["key"], [column])[column].astype(np.float32))
-        frames = int(dataset.duration_ns(row["key"]) * rate / NS)
-        if frames < 2 * rate or not bool(torch.isfinite(sound).all()):
-            continue
-        shapes = _filled(dataset.column(row["key"], "arkit", steady_pts(frames, rate))[:, MOUTH_INDEX])
-        if shapes is not None:
-            person = row.get("speaker") or row["source"]
-            mouth, logs = lively(torch.from_numpy(shapes), None).numpy(), np.log(shapes.clip(0) + SMALLEST)
-            cepstra = cepstra_of(own_level(sound[None])[0])
-            found.append(Take(row["key"], person, mouth, logs.mean(0), logs.std(0), cepstra, spec, rate))
+def takes_of(dataset: Dataset, column: str, rate: float, *, clips: int = MOST) -> list[Take]:
+    """All clips with speech and a mouth, or those of ``clips`` of them, evenly spaced. Raises ConfigError where none
+    has."""
+    found = [take for row in _spread(dataset, clips) if (take := _take(dataset, row, column, rate))]
     if not found:
         raise ConfigError(f"{dataset.url}: no clip of two seconds has speech and a mouth.")
     return found
+
+
+def _spread(dataset: Dataset, clips: int) -> list[int]:
+    rows: list[int] = np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).astype(int)).tolist()
+    return rows
+
+
+def _take(dataset: Dataset, row: int, column: str, rate: float) -> Take | None:
+    """The clip in a row; None for one that has hardly any speech, gaps in its sound, or no mouth."""
+    clip = dataset.clips.slice(row, 1).to_pylist()[0]
+    if clip.get("speech_share") is not None and clip["speech_share"] < LEAST_SPEECH:
+        return None
+    key, spec = clip["key"], dataset.spec(column)
+    sound = torch.from_numpy(dataset.arrays(key, [column])[column].astype(np.float32))
+    frames = int(dataset.duration_ns(key) * rate / NS)
+    if frames < 2 * rate or not bool(torch.isfinite(sound).all()):
+        return None
+    shapes = _filled(dataset.column(key, "arkit", steady_pts(frames, rate))[:, MOUTH_INDEX])
+    if shapes is None:
+        return None
+    mouth, logs = lively(torch.from_numpy(shapes), None).numpy(), np.log(shapes.clip(0) + SMALLEST)
+    cepstra = cepstra_of(own_level(sound[None])[0])
+    return Take(key, clip.get("speaker") or clip["source"], mouth, logs.mean(0), logs.std(0), cepstra, spec, rate)
 
 
 def _filled(shapes: np.ndarray) -> Float[np.ndarray, "frames 27"] | None:
@@ -169,25 +180,42 @@ def lateness(
 def ridge_facts(dataset: Dataset, column: str, rate: float) -> Facts:
     """What lip refinement starts from: ``ridge`` with the weights, how well each shape is told (``worth``), mean and
     deviation of the shapes' logarithms; and the sound's lateness as `lateness` reads it."""
-    takes = takes_of(dataset, column, rate)
-    late = in_place(takes, FRAMES)
-    fit = [take for take in takes if take.key in late]
-    weights, r = ridge(fit, late)
+    fit, about = placed(dataset, column, rate, FRAMES)
+    weights, r = ridge(fit, about["late"])
     start = {
         "weights": weights, "worth": r.clip(0.01) ** 2, "rest": np.mean([t.rest for t in fit], axis=0),
         "scale": np.mean([t.scale for t in fit], axis=0),
     }  # fmt: skip
-    unfit = [take.key for take in takes if take.key not in late]
-    return {"ridge": {k: np.round(v, 7).tolist() for k, v in start.items()}, "late": late, "unfit": unfit}
+    return {"ridge": {k: np.round(v, 7).tolist() for k, v in start.items()}, **about}
 
 
-def in_place(takes: Sequence[Take], frames: int) -> dict[str, float]:
+def placed(dataset: Dataset, column: str, rate: float, frames: int, *, clips: int = MOST) -> tuple[list[Take], Facts]:
+    """The clips to learn from that fit, and as `lateness` reads it how late all clips are and which fit nowhere.
+
+    Clips beyond those to learn from are judged by a model of all of these. Where nobody can be judged, all clips are
+    taken as they are.
+    """
+    takes = takes_of(dataset, column, rate, clips=clips)
+    judged = in_place(takes, frames)
+    if judged is None:
+        return takes, {"late": {take.key: 0.0 for take in takes}, "unfit": []}
+    fit, unfit = [t for t in takes if t.key in judged], [t.key for t in takes if t.key not in judged]
+    model, late = canonical(fit, judged, frames), dict(judged)
+    for row in sorted(set(range(len(dataset))) - set(_spread(dataset, clips))):
+        if take := _take(dataset, row, column, rate):
+            found = _judged([take], model, frames)
+            late |= found
+            unfit += [] if found else [take.key]
+    return fit, {"late": late, "unfit": unfit}
+
+
+def in_place(takes: Sequence[Take], frames: int) -> dict[str, float] | None:
     """By how many ms the sound of each clip is late, judged by a model of other people; a clip that fits nowhere is
-    missing. With fewer than four people nobody can be judged, and all clips are taken as they are."""
+    missing. None where nobody can be judged: of fewer than four people, and of too little speech."""
     people = sorted({take.person for take in takes})
     late = {take.key: 0.0 for take in takes}
     if len(people) < 4:
-        return late
+        return None
     for _ in range(ROUNDS):
         judged: dict[str, float] = {}
         for fold in range(min(FOLDS, len(people))):
@@ -195,7 +223,7 @@ def in_place(takes: Sequence[Take], frames: int) -> dict[str, float]:
             model = canonical([t for t in takes if t.person not in out and t.key in late], late, frames)
             judged |= _judged([t for t in takes if t.person in out], model, frames)
         if len({t.person for t in takes if t.key in judged}) < 2:
-            return {take.key: 0.0 for take in takes}  # too little speech to judge by
+            return None
         late = judged
     return late
 

@@ -9,7 +9,7 @@ import torch
 
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
-from talkface.train.canonical import Take, canonical, in_place, lateness, ridge, takes_of
+from talkface.train.canonical import Take, canonical, in_place, lateness, placed, ridge, takes_of
 from talkface.train.data import split
 from talkface.train.mouth import every_window, sound_facts, sound_of
 from talkface.train.nets.canonical import centre_taps, frame_cepstra, window_cepstra, window_taps
@@ -25,6 +25,13 @@ def takes(strangers: str) -> list[Take]:
     return takes_of(Dataset(strangers), "mel", 25.0)
 
 
+@pytest.fixture(scope="module")
+def late(takes: list[Take]) -> dict[str, float]:
+    found = in_place(takes, T)
+    assert found is not None
+    return found
+
+
 def test_a_clip_and_a_network_see_the_same_sound(strangers: str, takes: list[Take]) -> None:
     dataset, take = Dataset(strangers), takes[0]
     rows = dataset.arrays(take.key, ["mel"])["mel"]
@@ -37,12 +44,23 @@ def test_a_clip_and_a_network_see_the_same_sound(strangers: str, takes: list[Tak
     assert np.allclose(windows[middle], take.sound(window_taps(T, 80 / 25), 0)[: len(windows)][middle], atol=2e-2)
 
 
-def test_late_sound_is_found_and_taken_back(takes: list[Take]) -> None:
+def test_late_sound_is_found_and_taken_back(takes: list[Take], late: dict[str, float]) -> None:
     """The sound of one clip is moved by a tenth of a second: a model of other people says so."""
     moved = [replace(takes[0], cepstra=torch.roll(takes[0].cepstra, 8, dims=0)), *takes[1:]]
-    before, found = in_place(takes, T), in_place(moved, T)
-    assert abs(before[takes[0].key]) <= 20 and abs(found[takes[0].key] - before[takes[0].key] - 100) <= 20
+    before, found = late[takes[0].key], in_place(moved, T)
+    assert found is not None and abs(before) <= 20 and abs(found[takes[0].key] - before - 100) <= 20
     assert np.allclose(moved[0].sound(centre_taps(), 100)[20:-20], takes[0].sound(centre_taps(), 0)[20:-20], atol=1e-3)
+
+
+def test_clips_beyond_those_to_learn_from_are_put_in_their_place(
+    strangers: str, takes: list[Take], late: dict[str, float]
+) -> None:
+    """A model of half of the clips says of the others what one of all says."""
+    fit, about = placed(Dataset(strangers), "mel", 25.0, T, clips=7)
+    assert len(fit) <= 7 < len(takes) and {t.key for t in fit} < {t.key for t in takes}
+    assert {*about["late"], *about["unfit"]} == {t.key for t in takes}
+    both = set(about["late"]) & set(late)
+    assert len(both) > 10 and max(abs(about["late"][key] - late[key]) for key in both) <= 40
 
 
 def test_directions_correlate_in_the_order_of_their_worth(takes: list[Take]) -> None:
@@ -62,7 +80,9 @@ def test_the_jaw_is_what_sound_tells(takes: list[Take]) -> None:
 def test_with_few_people_clips_are_taken_as_they_are(strangers: str) -> None:
     _, held = split(strangers, "p2,p3")
     assert held is not None
-    assert set(in_place(takes_of(held, "mel", 25.0), T).values()) == {0.0}
+    fit, about = placed(held, "mel", 25.0, T)
+    assert in_place(fit, T) is None and len(fit) == len(held)
+    assert set(about["late"].values()) == {0.0} and not about["unfit"]
 
 
 def test_lateness_of_clips_that_nobody_judged() -> None:

@@ -22,7 +22,7 @@ from talkface.metrics.base import Face
 from talkface.motion import steady_pts
 from talkface.render.overlay import curves
 from talkface.train.base import Facts, Step, TaskConfig, Training
-from talkface.train.canonical import canonical, in_place, lateness, takes_of
+from talkface.train.canonical import canonical, lateness, placed
 from talkface.train.features import SoundFacts
 from talkface.train.means import Means
 from talkface.train.mouth import (
@@ -133,10 +133,8 @@ class Task:
         sound = sound_facts(dataset, config.sound, level="own" if start else "data").facts()
         facts: Facts = {"mouth": mouth_facts(dataset), "sound": sound, "fps": config.rate}
         if start:
-            takes = takes_of(dataset, config.sound, config.rate)
-            facts["late"] = in_place(takes, config.frames)
-            fit = [take for take in takes if take.key in facts["late"]]
-            facts["unfit"] = [take.key for take in takes if take.key not in facts["late"]]
+            fit, about = placed(dataset, config.sound, config.rate, config.frames)
+            facts |= about
             facts["canonical"] = canonical(fit, facts["late"], config.frames).facts()
         return facts
 
