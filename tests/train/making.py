@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from talkface.annotate._speech import n_rows
+from talkface.annotate.ctc import Annotator as Ctc
 from talkface.annotate.head import Annotator as Head
 from talkface.annotate.mel import Annotator as Mel
 from talkface.annotate.mel import log_mel
+from talkface.annotate.wav2vec import Annotator as Wav2vec
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
 from talkface.datasets.build import PackUse, Plan, build
@@ -22,6 +25,8 @@ ARKIT_COLUMN = ColumnSpec(
     name="arkit", dtype="float32", shape=(52,), unit="0..1", clock="frame", description="shapes", names=ARKIT
 )
 COLUMNS = (ARKIT_COLUMN, Head.columns[0], Mel.columns[0])
+HEARD = (*COLUMNS, Wav2vec.columns[0], Ctc.columns[0])
+"""With stand-ins for what speech models give."""
 RAISED = {
     "happy": ("mouthSmileLeft", "mouthSmileRight"),
     "angry": ("browDownLeft", "browDownRight", "noseSneerLeft", "noseSneerRight"),
@@ -58,6 +63,16 @@ def talker(seed: int, emotion: str, frames: int, *, silent: bool = False) -> dic
     }  # fmt: skip
 
 
+def heard(mel: np.ndarray, samples: int, spec: ColumnSpec) -> np.ndarray:
+    """A stand-in for a speech model's column: of so many samples the mel at its rate, in directions of its own."""
+    (width,) = spec.shape
+    directions = np.random.default_rng(width).normal(0, 0.3, (mel.shape[1], width))
+    rows = np.round((spec.first_seconds + np.arange(n_rows(samples)) / spec.rate) * Mel.columns[0].rate).astype(int)
+    seen = (mel[rows.clip(0, len(mel) - 1)].astype(np.float64) + 5) @ directions / np.sqrt(width)
+    posteriors = np.exp(seen) / np.exp(seen).sum(axis=1, keepdims=True)
+    return (posteriors if spec.name == "ctc" else seen).astype(spec.dtype)
+
+
 def make(
     root: str | Path,
     talkers: Sequence[tuple[str, str]] = TALKERS,
@@ -81,6 +96,8 @@ def make(
         clip = talker(number, emotion, frames, silent=number in silent)
         if number in faceless:
             clip["arkit"][:] = np.nan
+        extra = [c for c in columns if c.name not in clip]
+        clip |= {c.name: heard(clip["mel"], len(clip["sound"]), c) for c in extra}
         end = frames * 40_000_000
         record = {
             "key": key, "track": 0, "shot": 0, "start_ns": 0, "end_ns": end, "duration": end / 1e9, "frames": frames,

@@ -293,7 +293,7 @@ def test_what_is_learned_on_top_lowers_the_loss(regressed: Task, strangers: str)
         loss = regressed.step(net, batch, draw()).loss
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.01
 
 

@@ -86,6 +86,20 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     assert about[0].loader["epoch"] > 0, "the test should go over an epoch's end"
 
 
+@pytest.mark.parametrize("task", ["lip", "sync_expert"])
+def test_stopped_and_resumed_is_the_same_for_every_task(talkers: str, tmp_path: Path, task: str) -> None:
+    clips, held = split(talkers)
+    some = ("training.batch_size=8", "training.log_every=1", "training.evaluate_every=3", "training.save_every=3",
+            "training.evaluate_batches=1", "training.keep=9", "dropout=0.1", "stride=8")  # fmt: skip
+    for name, steps in (("whole", [6]), ("cut", [3, 6])):
+        for end in steps:
+            config = configure(task, "tiny", None, (*some, f"training.steps={end}"))
+            train(task, config, clips, held, tmp_path / name, resume=end != steps[0], cpu=True, say=lambda text: None)
+    whole, cut = (tensors_of(tmp_path / name, 6) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(v, cut[k]) for k, v in whole.items())
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+
+
 def test_workers_change_nothing(talkers: str, tmp_path: Path) -> None:
     clips, held = split(talkers)
     config = configure("emodiff", "tiny", None, (*SMALL, "training.steps=9"))
@@ -242,10 +256,34 @@ TWO_PROCESSES = (
 )  # fmt: skip
 
 
+def by_one_process(data: str, out: Path, changes: tuple[str, ...], steps: int) -> list[dict[str, float]]:
+    """Loss and gradient of the first steps where one process takes what two would, one after the other."""
+    clips, _ = split(data)
+    config = configure("emodiff", "tiny", None, (*SMALL, *changes))
+    made = Run("emodiff", config, clips, None, out, Accelerator(cpu=True), resume=False, say=lambda text: None)
+    assert len(made.loader) >= 2 * steps, "the test should not go over an epoch's end"
+    batches, found = iter(made.loader), []
+    for step in range(steps):
+        losses = []
+        for rank in range(2):
+            losses.append(made.task.step(made.model, next(batches), made.draw(TRAIN, step, 0, rank)).loss)
+            (losses[-1] / 2).backward()
+        norm = torch.nn.utils.clip_grad_norm_(made.model.parameters(), made.settings.clip_norm)
+        made.optimizer.param_groups[0]["lr"] = learning_rate(made.settings, step)
+        made.optimizer.step()
+        made.optimizer.zero_grad()
+        found.append({"loss": float(torch.stack(losses).detach().mean()), "gradient": float(norm)})
+    return found
+
+
 def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
-    """DDP over gloo: each process takes its half of every batch, and both end with the weights that are saved."""
-    options = ["--data", talkers, "--preset", "tiny", "--threads", "1", "--cpu", "--workers", "0",
-               *small("training.steps=6", "training.save_every=3", "training.evaluate_every=3")]  # fmt: skip
+    """DDP over gloo: each process takes its half of every batch, and both end with the weights that are saved.
+
+    Losses and gradients are those of one process that takes both halves. Of one whole batch they would not be: a loss
+    is the mean over what its half knows, and each process has random numbers of its own.
+    """
+    changes = ("training.steps=6", "training.save_every=3", "training.evaluate_every=3", "dropout=0", "stride=4")
+    options = ["--data", talkers, "--preset", "tiny", "--threads", "1", "--cpu", "--workers", "0", *small(*changes)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     arguments = [*TWO_PROCESSES, "-m", "talkface.cli", "train", "emodiff", *options, "--out", str(tmp_path / "two")]
     subprocess.run(arguments, check=True, capture_output=True, timeout=300, env=environment)
@@ -253,6 +291,9 @@ def test_two_processes_train_one_model(talkers: str, tmp_path: Path) -> None:
     assert [line["seen"] for line in lines if "seen" in line] == [16 * (i + 1) for i in range(6)]
     assert len([line for line in lines if "held_loss" in line]) == 2
     assert checkpoint.load(tmp_path / "two").about.step in (3, 6)
+    alone = by_one_process(talkers, tmp_path / "one", changes, steps=3)
+    for key in ("loss", "gradient"):
+        assert [line[key] for line in lines[:3]] == pytest.approx([one[key] for one in alone], rel=1e-4)
     more = [
         *arguments[: arguments.index("--out")],
         "--out",
