@@ -39,7 +39,7 @@ from talkface.store import Folder, sync_folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
 from talkface.train.code import commit
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FOLDER: Final = "checkpoints"
 WEIGHTS, AVERAGED, OPTIMIZER = "model", "averaged", "optimizer"
 LABELS: Final = ("source", "speaker", "emotion", "intensity")
