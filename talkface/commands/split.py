@@ -6,26 +6,33 @@ import typer
 
 from talkface.commands._options import Url
 
+LARGE = 0.1
+"""Share of the sources above which a group is told: strangers may have been joined."""
+
 
 def command(
     url: Url,
     by: Annotated[
-        str, typer.Option(help="auto (labels, then faces, then sources), speaker, identity or source.")
+        str, typer.Option(help="auto (labels, else faces, else sources), speaker, identity or source.")
     ] = "auto",
     val: Annotated[float | None, typer.Option(help="Share of groups for validation (default: as it is).")] = None,
     test: Annotated[float | None, typer.Option(help="Share of groups for the test (default: as it is).")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed draws other groups (default: as it is).")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Cosine above which faces are one person (default: as it is or the model's)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
 ) -> None:
     """Decide anew who is in train, val and test; people are never cut apart. Nothing is decoded.
 
     Example: `toolkit split dataset --by identity --val 0.1 --test 0.1`
     """
-    from talkface.console import console
+    from talkface.console import console, errors
     from talkface.datasets.build import planned, rebuild
     from talkface.datasets.reader import open_dataset
     from talkface.datasets.selection import read_selection
-    from talkface.datasets.split import decide, read_splitting, summary, write_splitting
+    from talkface.datasets.split import decide, largest, read_splitting, summary, write_splitting
 
     dataset = open_dataset(url, selection=False)
     old = read_splitting(dataset.folder, planned(dataset.folder).build)
@@ -35,9 +42,16 @@ def command(
         val=old.val if val is None else val,
         test=old.test if test is None else test,
         seed=old.seed if seed is None else seed,
+        threshold=old.threshold if threshold is None else threshold,
     )
     for name, (groups, clips, hours) in summary(dataset, splitting).items():
         console.print(f"{name:6} {groups:6d} speakers or sources {clips:7d} clips {hours:9.3f} h", markup=False)
+    group, share = largest(splitting)
+    if share > LARGE and splitting.by in ("auto", "identity"):
+        errors.print(
+            f"{group[:12]} holds {share:.0%} of the sources. If these are not one person, give a higher --threshold",
+            markup=False,
+        )
     if dry_run:
         console.print("nothing written (--dry-run)")
         return

@@ -10,6 +10,7 @@ from talkface.config import Build
 from talkface.datasets import schema
 from talkface.datasets.checking import Members, Problem, check_column, check_readers, samples_of
 from talkface.datasets.duplicates import across_splits, duplicates
+from talkface.datasets.people import has_faces, same_face
 from talkface.datasets.reader import Dataset, Sample, decode
 from talkface.datasets.split import leaks, read_splitting
 from talkface.datasets.verify_sidecar import verify_sidecars
@@ -69,14 +70,23 @@ def _check_manifests(dataset: Dataset, shards: list[dict[str, Any]]) -> Iterator
 
 
 def _check_faces(dataset: Dataset) -> Iterator[Problem]:
-    """One face in two splits is a leak, whatever the labels say."""
-    if any(spec.name == "identity" for spec in dataset.specs()):
-        for one, other, cosine in leaks(dataset):
-            yield Problem(
-                "manifest/clips.parquet",
-                f"sources {one[:12]} and {other[:12]} show one face (cosine {cosine:.2f}) in different splits. "
-                f"Run: toolkit split {dataset.url} --by identity",
-            )
+    """One person in two splits is a leak; two labels are two people unless the split was made by faces alone."""
+    where, splitting = "manifest/clips.parquet", read_splitting(dataset.folder, Build())
+    if not has_faces(dataset):
+        return
+    if splitting.threshold is None and same_face(dataset) is None:
+        why = "for the model that made identity no threshold is known"
+        yield Problem(
+            where, f"faces were not compared: {why}. Run: toolkit split {dataset.url} --threshold COSINE", note=True
+        )
+        return
+    by = "identity" if splitting.groups and splitting.by == "auto" else "auto"
+    for one, other, cosine in leaks(dataset, splitting):
+        yield Problem(
+            where,
+            f"sources {one[:12]} and {other[:12]} show one face (cosine {cosine:.2f}) in different splits. "
+            f"Run: toolkit split {dataset.url} --by {by}",
+        )
 
 
 def _check_duplicates(dataset: Dataset) -> Iterator[Problem]:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from talkface.clip import ColumnSpec
 from talkface.config import Build
 from talkface.datasets.build import build, rebuild
+from talkface.datasets.people import SAME_FACE, cluster
 from talkface.datasets.reader import Dataset
-from talkface.datasets.split import Splitting, decide, leaks, read_splitting, same_faces, write_splitting
+from talkface.datasets.split import Splitting, decide, leaks, read_splitting, write_splitting
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError
 from talkface.store import PACKS, Folder, npy, write_pack
@@ -35,8 +37,25 @@ def face(person: int, seed: int) -> np.ndarray:
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
-def make(root: Path, *, faces: bool = True, speakers: tuple[str | None, ...] = SPEAKERS) -> Dataset:
-    """Two clips a source; the faces of one person have a cosine above 0.9, of two people below 0.3."""
+def made_by(model: str) -> dict[str, object]:
+    """What dataset.json says of the annotator behind `identity`."""
+    weight = {"name": model, "sha256": "0", "licence": "MIT", "commercial": True}
+    columns = {"config": {}, "columns": ("identity",), "scores": ()}
+    return {"identity": {"version": 1, "licence": "MIT", "weights": (weight,), **columns}}
+
+
+def make(
+    root: Path,
+    *,
+    faces: bool = True,
+    speakers: tuple[str | None, ...] = SPEAKERS,
+    shown: tuple[int | tuple[int, int], ...] = FACES,
+    model: str = "sface",
+) -> Dataset:
+    """Two clips a source; the faces of one person have a cosine above 0.9, of two people below 0.3.
+
+    A pair in ``shown`` is a source with two people, one in either clip.
+    """
     folder = Folder(root)
     plan = make_plan(folder, len(speakers), val=0.3, test=0.3)
     for i, used in enumerate(plan.packs):
@@ -44,11 +63,14 @@ def make(root: Path, *, faces: bool = True, speakers: tuple[str | None, ...] = S
         with write_pack(Folder(f"{folder.url}/{PACKS}"), used.name, about) as pack:
             for j in range(2):
                 record, members = clip(f"{j}", 6, {"coverage": 1.0}, 10 * i + j)
-                about["clips"].append(record)
-                pack.add(record["key"], members | ({"identity.npy": npy(face(FACES[i], 2 * i + j))} if faces else {}))
+                people = shown[i]
+                track, person = (j, people[j]) if isinstance(people, tuple) else (0, people)
+                about["clips"].append(record | {"track": track})
+                pack.add(record["key"], members | ({"identity.npy": npy(face(person, 2 * i + j))} if faces else {}))
     sources = [{**s, "speaker": who} for s, who in zip(plan.sources, speakers, strict=True)]
     columns = (*plan.columns, *([IDENTITY] if faces else []))
-    build(folder, dataclasses.replace(plan, sources=sources, columns=columns))
+    info = {**plan.info, "annotators": made_by(model)}
+    build(folder, dataclasses.replace(plan, sources=sources, columns=columns, info=info))
     return Dataset(str(root))
 
 
@@ -103,19 +125,19 @@ def test_the_command_moves_whole_groups_and_verify_is_content(
     seed = next(s for s in range(50) if torn(dataset, Splitting(val=0.3, test=0.3, seed=s)))
     write_splitting(dataset.folder, Splitting(val=0.3, test=0.3, seed=seed))
     rebuild(dataset.folder)
-    assert leaks(Dataset(dataset.url))
+    assert leaks(Dataset(dataset.url), Splitting())
     said = [str(p) for p in verify(dataset.url, readers=False) if not p.note]
     assert any("show one face" in line and "toolkit split" in line for line in said)
 
     before = Dataset(dataset.url).clips.num_rows
     dry = toolkit("split", dataset.url, "--dry-run")
     assert "nothing written" in dry.stdout
-    assert leaks(Dataset(dataset.url))
+    assert leaks(Dataset(dataset.url), Splitting())
     result = toolkit("split", dataset.url)
     assert sum(int(line.split()[1]) for line in result.stdout.splitlines()[:3]) == 4
     again = Dataset(dataset.url)
     assert again.clips.num_rows == before
-    assert leaks(again) == []
+    assert leaks(again, Splitting()) == []
     assert [p for p in verify(dataset.url, readers=False) if not p.note] == []
     assert read_splitting(again.folder, Build()).seed == seed
 
@@ -137,12 +159,83 @@ def test_a_decision_outlives_the_next_build(tmp_path: Path) -> None:
     assert set(Dataset(dataset.url).clips.column("split").to_pylist()) == {"train"}
 
 
-def test_faces_are_compared_in_blocks(tmp_path: Path) -> None:
-    dataset = make(tmp_path / "d")
-    pairs = {tuple(sorted((one, other))) for one, other, cosine in same_faces(dataset) if cosine > 0.9}
-    shas = {int(c["source"][1]): c["source_sha256"] for c in dataset.clips.to_pylist()}
-    expected = {tuple(sorted((shas[i], shas[j]))) for i in range(8) for j in range(i) if FACES[i] == FACES[j]}
-    assert pairs == expected
+def test_a_face_never_joins_two_labels(tmp_path: Path) -> None:
+    """Two people that look alike to the model, and somebody without a label who looks like both."""
+    dataset = make(tmp_path / "d", speakers=("anna", "ben", None, None), shown=(0, 0, 0, 1))
+    found = {by: together(decide(dataset, by, val=0.2, test=0.2, seed=0), dataset) for by in ("auto", "identity")}  # type: ignore[arg-type]
+    assert found["auto"] in ([{0, 2}, {1}, {3}], [{0}, {1, 2}, {3}])
+    assert found["identity"] == [{0, 1, 2}, {3}]
+
+
+def test_a_source_with_two_people_never_joins_two_labels(tmp_path: Path) -> None:
+    dataset = make(tmp_path / "d", speakers=("anna", "ben", None, None), shown=(0, 1, (0, 2), (2, 1)))
+    found = together(decide(dataset, "auto", val=0.2, test=0.2, seed=0), dataset)
+    assert {0} in [group & {0, 1} for group in found] and {1} in [group & {0, 1} for group in found]
+    assert together(decide(dataset, "identity", val=0.2, test=0.2, seed=0), dataset) == [{0, 1, 2, 3}]
+
+
+def test_two_labels_in_two_splits_are_no_leak_unless_faces_decide(tmp_path: Path) -> None:
+    dataset = make(tmp_path / "d", speakers=("anna", "ben", None), shown=(0, 0, 1))
+    write_splitting(dataset.folder, Splitting(val=0.5, test=0, seed=apart("anna", "ben")))
+    rebuild(dataset.folder)
+    dataset = Dataset(dataset.url)
+    assert leaks(dataset, Splitting()) == []
+    ((one, other, cosine),) = leaks(dataset, Splitting(by="identity"))
+    assert {one, other} == {c["source_sha256"] for c in dataset.clips.to_pylist() if c["speaker"] is not None}
+    assert cosine > 0.9
+
+
+def apart(one: str, other: str) -> int:
+    """A seed that draws two groups into different splits."""
+    halves = (Splitting(val=0.5, test=0, seed=seed) for seed in range(100))
+    return next(h.seed for h in halves if h.split_of(one) != h.split_of(other))
+
+
+def test_a_model_without_a_known_threshold_asks_for_one(
+    tmp_path: Path, toolkit: Callable[..., CompletedProcess[str]]
+) -> None:
+    dataset = make(tmp_path / "d", model="own")
+    with pytest.raises(ConfigError, match=r"not known for the model that made identity.* give it as --threshold"):
+        decide(dataset, "auto", val=0.2, test=0.2, seed=0)
+    with pytest.raises(ConfigError, match="between -1 and 1, got 36"):
+        decide(dataset, "identity", val=0.2, test=0.2, seed=0, threshold=36)
+    assert len(together(decide(dataset, "speaker", val=0.2, test=0.2, seed=0), dataset)) == 7
+    (note,) = [p for p in verify(dataset.url, readers=False) if "faces were not compared" in str(p)]
+    assert note.note and f"toolkit split {dataset.url} --threshold COSINE" in str(note)
+    told = toolkit("split", dataset.url, "--threshold", "0.6")
+    assert "holds 25% of the sources. If these are not one person, give a higher --threshold" in told.stderr
+    assert verify(dataset.url, readers=False) == []
+    toolkit("split", dataset.url, "--seed", "3")
+    assert read_splitting(dataset.folder, Build()).threshold == 0.6
+
+
+def strangers(people: int, clips: int, width: int = 68) -> np.ndarray:
+    """Clips of people whose faces have nothing in common: of 10 000 pairs of them 14 are above SFace's threshold."""
+    rng = np.random.default_rng(0)
+    faces = rng.normal(size=(people, 1, width))
+    faces = faces / np.linalg.norm(faces, axis=2, keepdims=True)
+    seen = (faces + rng.normal(0, 0.6 / width**0.5, (people, clips, width))).reshape(-1, width)
+    return seen / np.linalg.norm(seen, axis=1, keepdims=True)
+
+
+def test_thousands_of_strangers_are_no_single_group() -> None:
+    """Chance brings every person near to three others; nobody is torn, and no group grows over them."""
+    faces = strangers(2000, 3)
+    chance = (faces[::3] @ faces[::3].T > SAME_FACE["sface"]).sum() / 2000 - 1
+    assert 2 < chance < 4
+    found = cluster(faces, SAME_FACE["sface"], np.full(len(faces), -1))
+    assert (found.reshape(2000, 3) == found[::3, None]).all()
+    sizes = np.bincount(found)
+    assert sizes.max() <= 9 and (sizes > 0).sum() > 1700
+
+
+def test_groups_are_those_of_average_linkage() -> None:
+    """Held to SciPy's, on ties too."""
+    faces = strangers(300, 3)
+    faces[5:9] = faces[4]
+    ours = cluster(faces, 0.3, np.full(len(faces), -1))
+    theirs = fcluster(linkage(faces, "average", metric="cosine"), 0.7, "distance")
+    np.testing.assert_array_equal(ours[:, None] == ours, theirs[:, None] == theirs)
 
 
 @given(st.text(min_size=1), st.integers(0, 5))
@@ -164,14 +257,14 @@ def test_faces_in_a_sidecar(tmp_path: Path, demo: Path, toolkit: Callable[..., C
     found = Dataset(str(dataset))
     (shape,) = (spec.shape for spec in found.specs() if spec.name == "identity")
     assert shape == (16,)
-    toolkit("split", dataset, "--val", "0.4", "--test", "0.3")
+    toolkit("split", dataset, "--val", "0.4", "--test", "0.3", "--threshold", "0.9")
     assert read_splitting(found.folder, Build()).val == 0.4
     refused = toolkit("split", dataset, code=None)
     assert refused.returncode != 0
     assert "the sidecar identity is stale" in refused.stderr and "--with identity" in refused.stderr
     toolkit(*add)
     again = Dataset(str(dataset))
-    assert leaks(again) == []
+    assert leaks(again, read_splitting(again.folder, Build())) == []
     kept = {c["key"]: c["split"] for c in again.clips.to_pylist()}
     toolkit("split", dataset)
     assert {c["key"]: c["split"] for c in Dataset(str(dataset)).clips.to_pylist()} == kept

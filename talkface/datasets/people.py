@@ -1,0 +1,129 @@
+"""Whose faces a dataset shows: tracks that are one person, by the column ``identity``."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError
+
+SAME_FACE: Final = {"sface": 0.363}
+"""Cosine above which two faces are one person, by model: SFace's authors', in OpenCV's tutorial on recognition."""
+BLOCK: Final = 1024
+NOBODY: Final = -1
+"""Stands for a person without a label."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Tracks with a face: the SHA-256 of their sources, the sources' labels, and unit vectors."""
+
+    owners: list[str]
+    labels: list[str | None]
+    vectors: Float[np.ndarray, "tracks k"]
+
+    def people(self, threshold: float, *, by_label: bool) -> list[list[int]]:
+        """Tracks by person; with ``by_label``, two labels are never one person."""
+        numbers = {label: i for i, label in enumerate(sorted({*self.labels} - {None}, key=str))}
+        known = [numbers.get(label, NOBODY) if by_label else NOBODY for label in self.labels]
+        found: dict[int, list[int]] = {}
+        for track, person in enumerate(cluster(self.vectors, threshold, np.array(known, np.int64)).tolist()):
+            found.setdefault(person, []).append(track)
+        return list(found.values())
+
+
+def has_faces(dataset: Dataset) -> bool:
+    """Whether there is a column ``identity`` that may be read."""
+    return any(spec.name == "identity" for spec in dataset.specs())
+
+
+def same_face(dataset: Dataset) -> float | None:
+    """The threshold that is known for the model that made ``identity``; None for any other model."""
+    records = [dataset.info.annotators.get("identity")]
+    records += [s.info.annotator() for s in dataset.usable if s.info.name == "identity"]
+    models = [weight["name"] for record in records if record is not None for weight in record.weights]
+    return SAME_FACE.get(models[0]) if models else None
+
+
+def require_threshold(dataset: Dataset, told: float | None) -> float:
+    """``told``, else the threshold that is known for the model. Raises ConfigError where neither is."""
+    threshold = same_face(dataset) if told is None else told
+    if threshold is None:
+        raise ConfigError(
+            f"{dataset.url}: above which cosine two faces are one person is not known for the model that made identity."
+            " Measure it on people that you know and give it as --threshold, or say --by speaker or --by source"
+        )
+    if not -1 < threshold < 1:
+        raise ConfigError(f"--threshold: a cosine between -1 and 1, got {threshold:g}")
+    return threshold
+
+
+def faces_of(dataset: Dataset) -> Faces:
+    """One face a track: the mean over its clips. Reads ``identity`` alone."""
+    clips = dataset.clips.select(["source_sha256", "track", "speaker"]).to_pylist()
+    vectors = dataset.views(range(len(clips)), ["identity"])
+    tracks: dict[tuple[str, int], list[np.ndarray]] = {}
+    labels: dict[str, str | None] = {}
+    for clip, view in zip(clips, vectors, strict=True):
+        labels.setdefault(clip["source_sha256"], clip["speaker"])
+        if np.isfinite(view["identity"]).all():
+            tracks.setdefault((clip["source_sha256"], clip["track"]), []).append(view["identity"].astype(np.float64))
+    owners = [sha256 for sha256, _ in tracks]
+    faces = [_unit(np.mean(found, axis=0)) for found in tracks.values()]
+    return Faces(owners, [labels[o] for o in owners], np.stack(faces) if faces else np.zeros((0, 1)))
+
+
+def cluster(
+    faces: Float[np.ndarray, "tracks k"], threshold: float, labels: Int64[np.ndarray, " tracks"]
+) -> Int64[np.ndarray, " tracks"]:
+    """The person of each track: average linkage of unit vectors, cut where the mean cosine is the threshold.
+
+    The mean cosine of all pairs between two groups is the product of their means. Two groups that are each other's
+    nearest become one, which gives the same groups as joining the nearest two of all first (Murtagh, A survey of recent
+    advances in hierarchical clustering algorithms, 1983). Groups with different labels are never joined. Time grows
+    with the square of the tracks, memory with their number.
+    """
+    sums, sizes, labels = faces.copy(), np.ones(len(faces)), labels.copy()
+    person = growing = np.arange(len(faces))
+    while len(growing) > 1:
+        nearest, cosines = _nearest(sums[growing] / sizes[growing, None], labels[growing])
+        best = cosines.argmax()
+        nearest[nearest[best]] = best  # rounding may see it otherwise
+        near = cosines > threshold
+        joined = near & (nearest[nearest] == np.arange(len(growing)))
+        absorbed = joined & (nearest < np.arange(len(growing)))
+        other, one = growing[absorbed], growing[nearest[absorbed]]
+        sums[one] += sums[other]
+        sizes[one] += sizes[other]
+        labels[one] = np.maximum(labels[one], labels[other])
+        into = np.arange(len(faces))
+        into[other] = one
+        person, growing = into[person], growing[near & ~absorbed]
+    return person
+
+
+def _nearest(
+    means: Float[np.ndarray, "groups k"], labels: Int64[np.ndarray, " groups"]
+) -> tuple[Int64[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
+    """The other group that each is nearest to, and the mean cosine between them; -inf where none may be joined."""
+    found = list(_nearest_by_block(means, labels))
+    nearest, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
+    return nearest, cosines
+
+
+def _nearest_by_block(means: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(means), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(means)))
+        cosines = means[rows] @ means.T
+        own = labels[rows, None]
+        cosines[(own != labels) & (own != NOBODY) & (labels != NOBODY)] = -np.inf
+        cosines[rows - start, rows] = -np.inf
+        nearest = cosines.argmax(axis=1)
+        yield nearest, cosines[rows - start, nearest]
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
