@@ -12,10 +12,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int16, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from talkface.annotate._mfcc import mfcc
 from talkface.annotate._nets import device, fill, inference, read_checkpoint
 from talkface.errors import WeightsError
 
@@ -23,6 +24,8 @@ FRAMES: Final = 5
 """Frames of a window."""
 ROWS: Final = 4
 """Rows of MFCC a frame; a window of sound has five times as many."""
+SAMPLES: Final = 640
+"""Of sound a frame."""
 SHIFT: Final = 15
 """Frames by which the sound is moved either way."""
 EPSILON: Final = 1e-6
@@ -108,24 +111,26 @@ def load_syncnet(path: Path) -> SyncNet:
     return net.eval()
 
 
-def embeddings(
-    net: SyncNet, faces: UInt8[np.ndarray, "frames 224 224 3"], rows: Float[np.ndarray, "rows 13"], batch: int
-) -> tuple[Float[Tensor, "windows 1024"], Float[Tensor, "windows 1024"]]:
-    """Of each window of five frames (RGB), and of the sound from its first frame on, as float32 on the CPU.
+def n_windows(n_frames: int, n_samples: int) -> int:
+    """As the authors have it: 5 less than the frames, or than the whole frames of sound if these are fewer."""
+    return max(0, min(n_frames, n_samples // SAMPLES) - FRAMES)
 
-    As the authors do, a clip of n frames gives n - 5 windows.
-    """
-    n = min(len(faces), len(rows) // ROWS) - FRAMES
+
+def embeddings(
+    net: SyncNet, faces: UInt8[np.ndarray, "frames 224 224 3"], sound: Int16[np.ndarray, " samples"], batch: int
+) -> tuple[Float[Tensor, "windows 1024"], Float[Tensor, "windows 1024"]]:
+    """Of each window of five frames (RGB), and of the sound from its first frame on, as float32 on the CPU."""
+    n = n_windows(len(faces), len(sound))
     on = device()
     net.to(on)
     pictures = torch.from_numpy(np.ascontiguousarray(faces[..., ::-1])).permute(3, 0, 1, 2)
-    sound = torch.from_numpy(rows.astype(np.float32)).T
+    rows = torch.from_numpy(mfcc(sound).astype(np.float32)).T
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     with inference():
         for start in range(0, n, batch):
             at = range(start, min(n, start + batch))
             seen = torch.stack([pictures[:, i : i + FRAMES] for i in at]).to(on).float()
-            heard = torch.stack([sound[None, :, ROWS * i : ROWS * (i + FRAMES)] for i in at]).to(on)
+            heard = torch.stack([rows[None, :, ROWS * i : ROWS * (i + FRAMES)] for i in at]).to(on)
             found[0].append(net.faces(seen).float().cpu())
             found[1].append(net.sounds(heard).float().cpu())
     return torch.cat(found[0]), torch.cat(found[1])

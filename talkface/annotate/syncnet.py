@@ -3,8 +3,7 @@
 from pydantic import Field
 
 from talkface.annotate._faces import FPS, follow
-from talkface.annotate._mfcc import mfcc
-from talkface.annotate._syncnet import FRAMES, ROWS, agreement, embeddings, load_syncnet
+from talkface.annotate._syncnet import agreement, embeddings, load_syncnet, n_windows
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ScoreSpec
 from talkface.weights import Models
@@ -20,7 +19,7 @@ class Annotator:
     """Scores alone; NaN for a clip without sound, without a face, or of under six frames."""
 
     name = "syncnet"
-    version = 1
+    version = 2
     columns = ()
     scores = (
         ScoreSpec(
@@ -48,11 +47,8 @@ class Annotator:
         """The clip's scores."""
         unknown = Result(scores={spec.name: float("nan") for spec in self.scores})
         faces = follow(view) if view.has_sound else None
-        if faces is None:
+        if faces is None or n_windows(len(faces), len(view.sound)) == 0:
             return unknown
-        rows = mfcc(view.sound)
-        if min(len(faces), len(rows) // ROWS) <= FRAMES:
-            return unknown
-        found = agreement(*embeddings(self._net, faces, rows, self.config.batch))
+        found = agreement(*embeddings(self._net, faces, view.sound, self.config.batch))
         late_ms = -found.offset * 1000 / FPS
         return Result(scores={"syncnet_offset_ms": late_ms, "lse_c": found.confidence, "lse_d": found.distance})

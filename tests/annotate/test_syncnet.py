@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from talkface.annotate._syncnet import SyncNet, agreement, embeddings, load_syncnet
+from talkface.annotate._mfcc import mfcc
+from talkface.annotate._syncnet import SyncNet, agreement, embeddings, load_syncnet, n_windows
 from talkface.errors import WeightsError
 from tests.annotate.stand_ins import random_syncnet
 
@@ -68,18 +69,29 @@ def test_layers_are_the_published_ones(net: SyncNet) -> None:
 
 
 def test_windows_of_picture_and_sound_start_together(net: SyncNet) -> None:
-    """n frames give n - 5 windows, BGR, whatever the batch; window i hears rows 4 i to 4 i + 20."""
+    """n frames give n - 5 windows, BGR, whatever the batch; window i hears rows of MFCC 4 i to 4 i + 20."""
     rng = np.random.default_rng(0)
-    faces, rows = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8), rng.normal(size=(33, 13))
-    seen, heard = embeddings(net, faces, rows, batch=20)
+    faces, sound = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8), rng.normal(0, 3000, 8 * 640).astype(np.int16)
+    rows = mfcc(sound).astype(np.float32)
+    seen, heard = embeddings(net, faces, sound, batch=20)
     assert len(seen) == len(heard) == 3
-    again = embeddings(net, faces, rows, batch=2)
+    again = embeddings(net, faces, sound, batch=2)
     torch.testing.assert_close(seen, again[0], rtol=1e-4, atol=1e-4)
     window = torch.from_numpy(faces[2:7, :, :, ::-1].copy()).permute(3, 0, 1, 2)[None].float()
     sound = torch.from_numpy(rows[8:28].T.copy())[None, None].float()
     with torch.inference_mode():
         torch.testing.assert_close(seen[2:], net.faces(window), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(heard[2:], net.sounds(sound), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "samples", "windows"),
+    [(100, 64_000, 95), (100, 63_999, 94), (100, 80_000, 95), (110, 64_639, 95), (5, 64_000, 0), (0, 0, 0)],
+)
+def test_there_are_as_many_windows_as_the_authors_have(frames: int, samples: int, windows: int) -> None:
+    """min(frames, floor(samples / 640)) - 5, and MFCC reach to the end of the last one."""
+    assert n_windows(frames, samples) == windows
+    assert windows == 0 or len(mfcc(np.zeros(samples, np.int16))) >= 4 * (windows - 1) + 20
 
 
 @pytest.mark.parametrize("late", [-6, 0, 4])
