@@ -5,6 +5,7 @@ import http.server
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -14,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
+from talkface.annotate.base import chosen_weights, make_annotator
 from talkface.errors import WeightsError
 from talkface.weights import REGISTRY, VARIABLE, Models, Weight
+from tests.annotate.stand_ins import random_deca
 from tests.conftest import ROOT
 
 CONTENT = bytes(range(256)) * 4096
@@ -297,6 +301,30 @@ def test_registration(make: Callable[..., Models], tmp_path: Path, server: tuple
     path = models.add("flame", tmp_path / "download")
     assert models.get("flame") == path == tmp_path / "cache" / "flame.bin"
     assert asked == []
+
+
+def test_a_wrong_file_whose_hash_is_not_known_is_opened_and_refused(tmp_path: Path) -> None:
+    """By name, by `models verify`, and before a run; once opened it is not opened again, in other processes neither."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    torch.save({"E_flame": {}}, folder / "deca_model.tar")
+    models = Models(folder, offline=True)
+    difference = r"deca_model\.tar: not the weights of DECA's E_flame: 269 missing \(encoder\.bn1\.bias"
+    with pytest.raises(WeightsError, match=difference):
+        models.find("deca")
+    with pytest.raises(WeightsError, match=rf"flame: .*{difference}.*leave flame out\.$"):
+        chosen_weights(make_annotator("flame", {}), models)
+    (row,) = [row for row in models.verify() if row.weight.name == "deca"]
+    assert row.ok is False and re.search(difference, row.problem)
+    run = [sys.executable, "-m", "talkface.cli", "models", "verify", "--models", str(folder)]
+    done = subprocess.run(run, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and re.search(difference, done.stderr) and "Register and accept" in done.stderr
+    random_deca(folder / "deca_model.tar")
+    assert models.find("deca") == folder / "deca_model.tar"
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer).find('deca'); print('torch' in sys.modules)"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, input=pickle.dumps(models), capture_output=True, check=True).stdout == b"False\n"
+    assert [row.ok for row in models.verify() if row.weight.name == "deca"] == [True]
 
 
 def test_add_refuses_a_wrong_file(make: Callable[..., Models], tmp_path: Path) -> None:

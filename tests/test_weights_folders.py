@@ -108,7 +108,7 @@ def test_a_commit_on_hugging_face_is_looked_for_without_a_socket(tmp_path: Path)
     name = f"somebody/no-such-model@{'0' * 40}"
     store = models(tmp_path, entry(), offline=True)
     assert store.find(name) is None
-    with pytest.raises(WeightsError, match=r"--offline forbids the download\. .*give its folder"):
+    with pytest.raises(WeightsError, match=rf"--offline forbids.*toolkit models pull {name}; .*give its folder"):
         store.get(name)
 
 

@@ -5,7 +5,7 @@ name starts with an underscore are helpers and are not discovered.
 """
 
 import difflib
-import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +92,8 @@ class Annotator(Protocol):
     ``labelled(labels)``, which runs when shards are built.
     ``needs`` names columns that other annotators produce, ``reads`` the members that ``clip`` reads: ``flac``, ``mp4``.
     An annotator that reads ``mp4`` cannot run where no video is kept. ``weights`` lists groups of entries of the model
-    registry; the first entry of a group that can be had is used.
+    registry; the first entry of a group that can be had is used. A class that imports an optional dependency names it
+    in ``packages``, so that it is missed before anything is fetched.
     """
 
     name: str
@@ -143,23 +144,32 @@ def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
     try:
         return [models.choose(group)[0] for group in annotator.weights]
     except WeightsError as error:
-        made = [*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)]
-        raise WeightsError(
-            f"{annotator.name}: {error}. To go on without {', '.join(made)}, leave {annotator.name} out."
-        ) from error
+        raise _missed(annotator, str(error)) from error
 
 
-def require_licence(annotators: Sequence[Annotator], models: Models, use: Use) -> None:
-    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use.
+def _missed(annotator: Annotator, what: str) -> WeightsError:
+    made = [*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)]
+    name, what = annotator.name, what.rstrip(".")
+    return WeightsError(f"{name}: {what}. To go on without {', '.join(made)}, leave {name} out.")
 
-    A file that would not be allowed is refused before it is looked for, let alone fetched.
+
+def require_fit(annotators: Sequence[Annotator], models: Models, use: Use) -> None:
+    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use, and WeightsError
+    where a package that an annotator imports is not installed.
+
+    All that is known to be refused is refused before any file is looked for, let alone fetched.
     """
+    for annotator in annotators:
+        for package in getattr(annotator, "packages", ()):
+            if importlib.util.find_spec(package) is None:
+                raise _missed(annotator, f"needs the package {package}. Run: pip install 'talkface[annotate]'")
     if use == "any":
         return
     for annotator in annotators:
         groups = [[models.weight(name) for name in group] for group in annotator.weights]
         bound = [group[0].row() for group in groups if not any(w.commercial for w in group)]
         require_use(use, {annotator.name: (annotator.licence, bound)})
+    for annotator in annotators:
         require_use(use, {annotator.name: (annotator.licence, [w.row() for w in chosen_weights(annotator, models)])})
 
 

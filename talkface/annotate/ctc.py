@@ -44,6 +44,7 @@ class Annotator:
     needs = ()
     reads = ("flac",)
     weights: tuple[tuple[str, ...], ...] = (("wav2vec",),)
+    packages = ("transformers",)
     licence = "Apache-2.0"
     Config = CtcConfig
 

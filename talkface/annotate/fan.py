@@ -65,6 +65,7 @@ class Annotator:
     needs = ("box",)
     reads = ("mp4",)
     weights = (("fan",),)
+    packages = ("face_alignment",)
     licence = "Apache-2.0"
     Config = FanConfig
 

@@ -67,7 +67,7 @@ class Annotator:
         """Raises WeightsError if the model cannot be had or OpenCV cannot read it."""
         path = models.get(self.config.model)
         self._net = load_recognizer(path)
-        width = self._net.feature(np.zeros((SIDE, SIDE, 3), np.uint8)).size
+        width = _width(self._net, path)
         if width != self.config.width:
             raise WeightsError(
                 f"{path}: gives {width} numbers, the setting width says {self.config.width}. Correct it."
@@ -105,6 +105,17 @@ def load_recognizer(path: Path) -> cv2.FaceRecognizerSF:
         return cv2.FaceRecognizerSF.create(str(files[0]), "")
     except cv2.error as error:
         raise WeightsError(f"{files[0]}: not a network that OpenCV reads ({error.err}). Get the original.") from error
+
+
+def _width(net: cv2.FaceRecognizerSF, path: Path) -> int:
+    """How many numbers it gives. Raises WeightsError for a network of other pictures."""
+    try:
+        return int(net.feature(np.zeros((SIDE, SIDE, 3), np.uint8)).size)
+    except cv2.error as error:
+        raise WeightsError(
+            f"{path}: expected a network of RGB pictures of {SIDE} x {SIDE}; on these it fails "
+            f"({' '.join(error.err.split())}). Give one that takes them."
+        ) from error
 
 
 def spread(frames: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " m"]:

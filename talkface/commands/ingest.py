@@ -79,7 +79,7 @@ def run(
     replace: bool,
 ) -> None:
     """Ingest with these settings, print what came of it, and leave with the exit code that says so."""
-    from talkface.annotate.base import require_licence
+    from talkface.annotate.base import require_fit
     from talkface.console import console, print_ingest, print_stale
     from talkface.datasets.build import refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
@@ -96,7 +96,7 @@ def run(
         refuse_foreign(folder)
         folder.sweep()
         require_sources(licence, {"build.licence": settings.build.licence})
-        require_licence(make_annotators(settings.pack), store, licence)
+        require_fit(make_annotators(settings.pack), store, licence)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
         scanned = with_recordings(scanned, settings.pack)
         require_sources(licence, {s.name: s.licence for s in scanned.sources})

@@ -63,7 +63,7 @@ def models_add(name: str, path: Path) -> None:
 
 @app.command("verify")
 def models_verify(models: ModelsDir = None) -> None:
-    """Check the hash of every model file that is here.
+    """Check the hash of every model file that is here, or what is in it where the hash cannot be known.
 
     Example: `toolkit models verify`
     """
@@ -72,7 +72,5 @@ def models_verify(models: ModelsDir = None) -> None:
 
     wrong = [row for row in Models(models, offline=True).verify() if not row.ok]
     for row in wrong:
-        errors.print(
-            f"{row.path}: not the {row.weight.name} that talkface knows; remove it and pull it again", markup=False
-        )
+        errors.print(row.problem, markup=False)
     raise typer.Exit(FAILED if wrong else OK)

@@ -23,7 +23,7 @@ from talkface.annotate.base import (
     chosen_weights,
     in_order,
     make_annotator,
-    require_licence,
+    require_fit,
 )
 from talkface.clip import ColumnSpec
 from talkface.datasets import schema
@@ -128,7 +128,7 @@ def annotate_dataset(
         raise ConfigError(f"{url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
     chosen = before if settings is None else settings
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
-    require_licence(annotators, models, use)
+    require_fit(annotators, models, use)
     for annotator in annotators:
         _refuse_moved_sound(annotator)
         chosen_weights(annotator, models)

@@ -62,9 +62,10 @@ def how_to_get(weight: Weight) -> str:
         return f"Run: {weight.install}"
     if weight.kind == "registration":
         return f"Register and accept its licence at {weight.url}, then run: {by_hand}"
+    pull = f"Where there is a network run: toolkit models pull {weight.name}; with a copy at hand"
     if weight.kind == "hub":
-        return "With a copy at hand, give its folder in place of its name"
-    return f"Where there is a network run: toolkit models pull {weight.name}; with a copy at hand: {by_hand}"
+        return f"{pull}, give its folder in place of its name"
+    return f"{pull}: {by_hand}"
 
 
 def unregistered(name: str, kind: Literal["folder", "hub"]) -> Weight:

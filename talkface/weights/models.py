@@ -38,20 +38,23 @@ class Status:
     """One row of ``toolkit models list``.
 
     ``path`` and ``ok`` are None where there is no file; ``ok`` is False where its content is not the expected.
-    ``size`` is in bytes, of the file that was found, else of the one that is expected (0 is unknown).
+    ``size`` is in bytes, of the file that was found, else of the one that is expected (0 is unknown). ``problem`` is
+    the sentence that says what is wrong with it.
     """
 
     weight: Weight
     path: Path | None
     size: int
     ok: bool | None
+    problem: str = ""
 
 
 class Models:
     """Finds model files and, unless ``offline``, fetches them. Picklable, so that workers see what the caller saw.
 
     ``directory`` is searched first, then ``TALKFACE_MODELS``, then ``cache`` (the user's own by default), by the file
-    name in ``registry``. Hashes are computed once for each file and remembered.
+    name in ``registry``. Hashes are computed once for each file and remembered; so is that a file whose hash cannot be
+    known was opened and has the right content.
     """
 
     def __init__(
@@ -66,7 +69,8 @@ class Models:
         self.offline = offline
         self.registry = registry
         self.cache = Path(cache) if cache is not None else platformdirs.user_cache_path("talkface") / "models"
-        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._hashes: dict[_Facts, str] = {}
+        self._opened: set[_Facts] = set()
         self._failed: dict[str, str] = {}
         self._warned: set[tuple[str, ...]] = set()
         if self.directory is not None and not self.directory.is_dir():
@@ -108,6 +112,7 @@ class Models:
         path = self._locate(weight)
         if path is not None:
             self._check(weight, path)
+            self._check_content(weight, path)
         return path
 
     def get(self, name: str) -> Path:
@@ -143,9 +148,11 @@ class Models:
         return [self._status(weight) for weight in self.registry.values()]
 
     def verify(self) -> list[Status]:
-        """Rows of all files that are here, each hashed anew; ``ok`` is False where the content is not the expected."""
+        """Rows of all files that are here, each hashed anew, or opened where the hash cannot be known; ``ok`` is False
+        where the content is not the expected."""
         self._hashes.clear()
-        return [row for row in self.status() if row.path is not None]
+        self._opened.clear()
+        return [self._verified(row) for row in self.status() if row.path is not None]
 
     def pull(self, names: Sequence[str] = ()) -> list[Path]:
         """Make sure of these files, or of all that can be downloaded, downloading what is missing."""
@@ -194,8 +201,7 @@ class Models:
         return next((p for p in places if _is_here(weight, p)), None)
 
     def _hash(self, path: Path) -> str:
-        facts = path.stat()
-        key = (str(path), facts.st_size, facts.st_mtime_ns)
+        key = _facts(path)
         if key not in self._hashes:
             with path.open("rb") as file:
                 self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -206,6 +212,20 @@ class Models:
             self._check_file(weight, part, path / part.name)
         if not weight.parts:
             self._check_file(weight, weight, path)
+
+    def _check_content(self, weight: Weight, path: Path) -> None:
+        """Open a file whose hash cannot be known, and compare names and shapes of what is in it."""
+        if weight.check and not weight.sha256 and (facts := _facts(path)) not in self._opened:
+            resolve_name(weight.check)(path)
+            self._opened.add(facts)
+
+    def _verified(self, row: Status) -> Status:
+        try:
+            if row.ok and row.path is not None:
+                self._check_content(self.registry[row.weight.name], row.path)
+        except WeightsError as error:
+            return replace(row, ok=False, problem=f"{error} {how_to_get(row.weight)}")
+        return row
 
     def _check_file(self, weight: Weight, expected: Weight | Part, path: Path) -> None:
         size = _size(path)
@@ -225,8 +245,8 @@ class Models:
             return Status(weight=weight, path=None, size=size, ok=None)
         try:
             self._check(weight, path)
-        except WeightsError:
-            return Status(weight=weight, path=path, size=_size(path), ok=False)
+        except WeightsError as error:
+            return Status(weight=weight, path=path, size=_size(path), ok=False, problem=str(error))
         return Status(weight=self._as_found(weight, path), path=path, size=_size(path), ok=True)
 
     def _as_found(self, weight: Weight, path: Path) -> Weight:
@@ -286,6 +306,15 @@ class Models:
             raise _UnobtainableError(f"{weight.name} could not be downloaded: {why}. {how_to_get(weight)}") from error
         assert path is not None
         return path
+
+
+_Facts = tuple[str, int, int]
+"""Path, size and time of change: equal where a file is the same as before."""
+
+
+def _facts(path: Path) -> _Facts:
+    facts = path.stat()
+    return str(path), facts.st_size, facts.st_mtime_ns
 
 
 class _UnobtainableError(WeightsError):

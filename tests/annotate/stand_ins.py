@@ -126,11 +126,12 @@ def random_light_asd(path: Path) -> None:
     torch.save(state, path)
 
 
-def random_sface(path: Path, width: int = 128) -> None:
-    """An ONNX network from aligned faces to ``width`` numbers: means of cells of 14 pixels, then one random layer."""
+def random_sface(path: Path, width: int = 128, side: int = 112) -> None:
+    """An ONNX network from aligned faces to ``width`` numbers: means of 8 x 8 cells, then one random layer."""
     rng = np.random.default_rng(4)
     weight, bias = rng.normal(0, 0.05, (width, 192)), rng.normal(0, 0.1, width)
-    cells = _ints("kernel_shape", (14, 14)), _ints("strides", (14, 14))
+    cell = (side // 8, side // 8)
+    cells = _ints("kernel_shape", cell), _ints("strides", cell)
     nodes = [
         _node("AveragePool", ["data"], "cells", *cells),
         _node("Flatten", ["cells"], "flat"),
@@ -138,7 +139,7 @@ def random_sface(path: Path, width: int = 128) -> None:
     ]
     tensors = [_tensor("weight", weight), _tensor("bias", bias)]
     graph = b"".join([*(_part(1, n) for n in nodes), _part(2, b"stand-in"), *(_part(5, t) for t in tensors)])
-    graph += _part(11, _shaped("data", (1, 3, 112, 112))) + _part(12, _shaped("fc1", (1, width)))
+    graph += _part(11, _shaped("data", (1, 3, side, side))) + _part(12, _shaped("fc1", (1, width)))
     path.write_bytes(_whole(1, 7) + _part(7, graph) + _part(8, _whole(2, 11)))
 
 

@@ -23,11 +23,12 @@ from talkface.annotate.base import (
     in_order,
     make_annotator,
     producer,
+    require_fit,
     require_scores,
 )
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Labels, Probe, ScoreSpec, Source, Timeline
 from talkface.datasets.schema import CLIP_FIELDS
-from talkface.errors import ConfigError
+from talkface.errors import ConfigError, WeightsError
 from talkface.vocab import EMOTIONS, SAMPLE_RATE
 from talkface.weights import REGISTRY, Models
 from tests.annotate.stand_ins import MAKERS, SETTINGS, SIZE, stand_in_models, synthetic_video
@@ -291,3 +292,24 @@ def test_a_threshold_on_no_score_is_refused() -> None:
     require_scores(["coverage", "speech_share"])
     with pytest.raises(ConfigError, match="Did you mean 'coverage'"):
         require_scores(["coverge"])
+
+
+def test_all_licences_are_asked_for_before_any_file(tmp_path: Path) -> None:
+    """wav2vec's file is free and not here, fan's is neither: what is told is that fan's may not be used."""
+    annotators = [make_annotator(name, {}) for name in ("wav2vec", "fan")]
+    with pytest.raises(ConfigError, match=r"fan: its model file fan has the licence BSD.*commercial use"):
+        require_fit(annotators, Models(offline=True, cache=tmp_path), "commercial")
+    with pytest.raises(WeightsError, match=r"wav2vec: wav2vec2-base-960h .* is not on this machine"):
+        require_fit(annotators[:1], Models(offline=True, cache=tmp_path), "commercial")
+
+
+def test_a_package_that_is_not_installed_is_missed_before_any_file(tmp_path: Path) -> None:
+    class Odd(annotator_class("ctc")):  # type: ignore[misc]
+        packages = ("no_such_package",)
+
+    for name, package in {"wav2vec": "transformers", "ctc": "transformers", "fan": "face_alignment"}.items():
+        assert annotator_class(name).packages == (package,)  # type: ignore[attr-defined]
+    with pytest.raises(WeightsError) as error:
+        require_fit([make_annotator("wav2vec", {}), Odd(Odd.Config())], Models(offline=True, cache=tmp_path), "any")
+    for words in ("ctc: needs the package no_such_package", "pip install 'talkface[annotate]'", "leave ctc out"):
+        assert words in str(error.value)

@@ -74,6 +74,12 @@ def test_another_model_of_another_width(tmp_path: Path) -> None:
         make_annotator("identity", {"model": str(tmp_path)}).open(Models(offline=True))
 
 
+def test_a_network_of_larger_pictures_is_refused(tmp_path: Path) -> None:
+    random_sface(tmp_path / "own.onnx", side=160)
+    with pytest.raises(WeightsError, match=r"expected a network of RGB pictures of 112 x 112; on these it fails .*192"):
+        make_annotator("identity", {"model": str(tmp_path)}).open(Models(offline=True))
+
+
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"not a network")
     with pytest.raises(WeightsError, match="not a network that OpenCV reads"):
