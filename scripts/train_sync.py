@@ -4,8 +4,9 @@
     python scripts/train_sync.py --dataset DATASET --manifest CLIPS/MANIFEST.tsv --out talkface/annotate/data
 
 MANIFEST.tsv has columns ``file`` and ``repository_licence``: clips under MIT or Apache-2.0 train. Every figure that is
-printed comes from a model that has not seen the person in the clip: people take turns in being left out. The one that
-is written has seen all who may train. Clips whose sound is off would teach the wrong thing: first a model of other
+printed comes from a model that has not seen the person in the clip, people take turns in being left out, but for the
+three coefficients of the confidence, which are fitted on all pairs that are printed. The model that is written has seen
+all who may train. Clips whose sound is off would teach the wrong thing: first a model of other
 people finds each offset, clips that fit none are left out, and the rest train with their sound in place.
 One core needs a minute or two. Same dataset, same weights.
 """

@@ -122,6 +122,10 @@ PRESETS: Final[dict[str, dict[str, Rule]]] = {
         "jaw_open_range": Rule(
             min=0.05, annotator="arkit", why="an actor who speaks opens the jaw further than its noise"
         ),
+        "sync_confidence": Rule(min=0.0, annotator="sync", why="log-odds: mouth and sound rather belong together"),
+        "sync_offset_ms": Rule(
+            min=-80, max=80, annotator="sync", why="studios are off too: 150 to 200 ms late were seen"
+        ),
     },
     "hdtf": {
         "coverage": Rule(min=0.95, annotator="quality", why="talks to a camera; gaps are cuts and slides"),

@@ -91,7 +91,7 @@ def test_a_row_sees_400_samples_around_its_centre() -> None:
 
 
 def test_a_clip_is_one_call_of_transformers(base: Path) -> None:
-    """At true size, to the bit: states of all layers and logits."""
+    """At true size, up to rounding: states of all layers and logits."""
     sound = noise(3.01)
     speech = Speech(base, SpeechConfig())
     states, logits = by_transformers(base, sound)
