@@ -93,7 +93,8 @@ class Annotator(Protocol):
     ``needs`` names columns that other annotators produce, ``reads`` the members that ``clip`` reads: ``flac``, ``mp4``.
     An annotator that reads ``mp4`` cannot run where no video is kept. ``weights`` lists groups of entries of the model
     registry; the first entry of a group that can be had is used. A class that imports an optional dependency names it
-    in ``packages``, so that it is missed before anything is fetched.
+    in ``packages``, so that it is missed before anything is fetched; one with ``on_gpu`` computes by PyTorch, on a GPU
+    where there is one.
     """
 
     name: str

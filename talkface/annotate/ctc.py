@@ -46,6 +46,7 @@ class Annotator:
     weights: tuple[tuple[str, ...], ...] = (("wav2vec",),)
     packages = ("transformers",)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = CtcConfig
 
     def __init__(self, config: CtcConfig) -> None:

@@ -67,6 +67,7 @@ class Annotator:
     weights = (("fan",),)
     packages = ("face_alignment",)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = FanConfig
 
     def __init__(self, config: FanConfig) -> None:

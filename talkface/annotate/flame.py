@@ -58,6 +58,7 @@ class Annotator:
     reads = ("mp4",)
     weights = (("deca",),)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = FlameConfig
 
     def __init__(self, config: FlameConfig) -> None:

@@ -43,6 +43,7 @@ class Annotator:
     reads = ("mp4", "flac")
     weights = (("light_asd",),)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = SpeakerConfig
 
     def __init__(self, config: SpeakerConfig) -> None:

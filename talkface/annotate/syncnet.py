@@ -34,6 +34,7 @@ class Annotator:
     reads = ("mp4", "flac")
     weights = (("syncnet",),)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = SyncNetConfig
 
     def __init__(self, config: SyncNetConfig) -> None:

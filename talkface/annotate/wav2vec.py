@@ -54,6 +54,7 @@ class Annotator:
     weights: tuple[tuple[str, ...], ...] = (("wav2vec",),)
     packages = ("transformers",)
     licence = "Apache-2.0"
+    on_gpu = True
     Config = Wav2vecConfig
 
     def __init__(self, config: Wav2vecConfig) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.config import Strict
@@ -41,7 +41,8 @@ class SidecarInfo(Strict):
     """The content of record.json.
 
     ``fingerprint`` stands for the annotator's version, settings and weights; ``base`` for the base's shards, and
-    ``inputs`` for those of the sidecars whose columns it read. ``shards`` stands for its own.
+    ``inputs`` for those of the sidecars whose columns it read. ``shards`` stands for its own. ``made_with`` holds the
+    versions of the libraries that made its packs, and as ``device`` on what: ``cpu``, or the GPU's name.
     """
 
     schema_version: int = schema.VERSION
@@ -58,6 +59,7 @@ class SidecarInfo(Strict):
     inputs: dict[str, str]
     shards: str
     rejects: int
+    made_with: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def specs(self) -> list[ColumnSpec]:
         """The sidecar's columns."""

@@ -97,11 +97,12 @@ class Made:
 
 @dataclass(frozen=True)
 class Kept:
-    """A clip's result in a pack."""
+    """A clip's result in a pack, and what the pack was made with."""
 
     pack: str
     record: Mapping[str, Any]
     members: Mapping[str, tuple[int, int]]
+    made_with: Mapping[str, str]
 
 
 def annotate_dataset(
@@ -275,8 +276,10 @@ class _Job:
         for file in self.packs.names("", ".json"):
             index = read_pack_index(self.packs, name := file.removesuffix(".json"))
             if index is not None and index["fingerprint"] == self.fingerprint:
+                made_with = index.get("made_with", {})  # older packs do not say
                 for record in index["clips"]:
-                    found[record["key"]].append(Kept(name, record, index["members"].get(record["key"], {})))
+                    members = index["members"].get(record["key"], {})
+                    found[record["key"]].append(Kept(name, record, members, made_with))
         reader = ShardReader(self.dataset.url, gap=BLOCKSIZE - 1)
         labels = hasattr(self.annotator, "labelled")
         kept = {task.key: _matching(task, found[task.key], reader, labels) for task in tasks if task.key in found}
@@ -353,12 +356,12 @@ class _Job:
         }
         for table, data in tables.items():
             folder.write(manifest(name, table), data)
-        info = self._info(shards, len(rejects))
+        info = self._info(shards, len(rejects), kept)
         folder.write(record_path(name), json.dumps(info.model_dump(mode="json"), indent=1, sort_keys=True).encode())
         self._write_card()
         return info
 
-    def _info(self, shards: Sequence[Mapping[str, Any]], rejects: int) -> SidecarInfo:
+    def _info(self, shards: Sequence[Mapping[str, Any]], rejects: int, kept: Mapping[str, Kept]) -> SidecarInfo:
         annotator = self.annotator
         needed = {schema.member_name(n) for n in annotator.needs}
         inputs = {n: s.info.shards for n, s in self.dataset.sidecars.items() if needed & set(s.info.members())}
@@ -376,6 +379,7 @@ class _Job:
             inputs=inputs,
             shards=hash_of_shards(shards),
             rejects=rejects,
+            made_with=_all_of([k.made_with for k in kept.values()]),
         )
 
     def _write_shard(
@@ -425,6 +429,14 @@ class _Job:
         text = card(dataset.info, self.clips, [s.info for s in dataset.sidecars.values() if not s.stale]).encode()
         if not self.folder.exists("README.md") or self.folder.read("README.md") != text:
             self.folder.write("README.md", text)
+
+
+def _all_of(made_with: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Versions by library, all that there are."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, version in {pair for libraries in made_with for pair in libraries.items()}:
+        found[name].add(version)
+    return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
 
 def _matching(task: Task, candidates: Sequence[Kept], reader: ShardReader, labels: bool) -> Kept | None:

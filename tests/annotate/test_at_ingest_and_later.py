@@ -7,15 +7,17 @@ through the command; those whose files the registry knows by hash go through the
 import json
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from talkface.annotate._speech import n_rows
 from talkface.commands.ingest import plan_of
-from talkface.config import Ingest, Pack, Video
+from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.build import build
 from talkface.datasets.sidecar_job import annotate_dataset
@@ -28,12 +30,11 @@ from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder
 from talkface.weights import REGISTRY, Models
 from tests.annotate.stand_ins import MAKERS, stand_in_models
-from tests.conftest import Toolkit
+from tests.conftest import Toolkit, files_of
 
 BEFORE = ("box", "landmarks", "mel")
 BY_COMMAND = ("flame", "wav2vec", "ctc", "identity", "sync")
-BY_HASH = {"fan": 0, "syncnet": 0, "speaker": 1}
-"""And in how many worker processes: to start one takes seconds."""
+BY_HASH = ("fan", "syncnet", "speaker")
 SECONDS = 1.8
 """Of the clip: `sync` says nothing of less than 1.5."""
 ROWS = {
@@ -69,8 +70,11 @@ def config_file(path: Path, settings: Settings) -> Path:
     return path
 
 
-def ingested(clip: Path, out: Path, annotators: tuple[str, ...], settings: Settings, models: Models) -> Path:
-    chosen = Ingest(layout="plain", pack=Pack(annotators=annotators, annotate=settings, video=Video(size=160)))
+def ingested(
+    clip: Path, out: Path, annotators: tuple[str, ...], settings: Settings, models: Models, megabytes: float = 256
+) -> Path:
+    pack = Pack(annotators=annotators, annotate=settings, video=Video(size=160))
+    chosen = Ingest(layout="plain", pack=pack, build=Build(shard_megabytes=megabytes))
     folder, used = Folder(out), {name: given for name, given in settings.items() if name in annotators}
     chosen = chosen.model_copy(update={"pack": chosen.pack.model_copy(update={"annotate": used})})
     build(folder, plan_of(ingest(scan([str(clip)], "plain"), folder, chosen, models, workers=0), chosen))
@@ -103,8 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Made:
     config = config_file(root / "config.toml", settings)
     how = ("--config", config, "--models", folder, "--offline", "--workers", "0")
     toolkit("annotate", later, "--with", ",".join(BY_COMMAND), *how)
-    for name, workers in BY_HASH.items():
-        annotate_dataset(str(later), (name,), settings, models, workers=workers)
+    annotate_dataset(str(later), BY_HASH, settings, models, workers=0)
     return Made(whole, later, models, settings)
 
 
@@ -135,6 +138,47 @@ def test_columns_have_their_types_and_rows(made: Made) -> None:
     assert all(clip[score] is not None for score in SCORES)
     assert np.linalg.norm(arrays["identity"]) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(arrays["ctc"].astype(np.float32).sum(axis=1), 1, atol=3e-3)
+
+
+def test_valid_says_where_flame_is(made: Made) -> None:
+    """Bit 4, of a column that was there when the clip was made."""
+    dataset = open_dataset(str(made.whole))
+    (key,) = dataset.keys()
+    arrays = dataset.arrays(key, ["valid", "flame"])
+    known = np.isfinite(arrays["flame"]).all(axis=1)
+    assert known.any()
+    np.testing.assert_array_equal(arrays["valid"] >> 4 & 1, known)
+
+
+def test_workers_change_no_byte(made: Made, tmp_path: Path) -> None:
+    """Clips in shards of their own are units of their own: two processes share them."""
+    (videos := tmp_path / "videos").mkdir()
+    for emotion in ("happy", "sad", "neutral"):
+        shown = {"emotion": emotion, "seconds": 1.2, "fps": 5.0, "size": (256, 256)}
+        make_clip(videos / f"{emotion}.mp4", identity=PEOPLE["M003"], **shown)
+    here = ingested(videos, tmp_path / "here", BEFORE, made.settings, made.models, megabytes=0.001)
+    there = Path(shutil.copytree(here, tmp_path / "there"))
+    names = ("flame", "wav2vec")
+    for root, workers in ((here, 0), (there, 2)):
+        annotate_dataset(str(root), names, made.settings, made.models, workers=workers)
+        assert all(len(list(root.glob(f"sidecars/{name}/packs/*.tar"))) == 3 for name in names)
+    assert files_of(here) == files_of(there)
+
+
+def test_a_record_says_which_libraries_and_which_device(made: Made, tmp_path: Path) -> None:
+    """All of them, where one run went on from another's packs."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    for name, device in {"flame": gpu, "wav2vec": gpu, "speaker": gpu, "sync": "cpu"}.items():
+        record = Dataset(str(made.later)).sidecars[name].info.made_with
+        assert record["device"] == (device,)
+        assert (record["numpy"], record["torch"]) == ((version("numpy"),), (version("torch"),))
+    root = Path(shutil.copytree(made.later, tmp_path / "later"))
+    (pack,) = root.glob("sidecars/ctc/packs/*.json")
+    index = json.loads(pack.read_text())
+    pack.write_text(json.dumps(index | {"made_with": index["made_with"] | {"device": "another"}}))
+    (root / "sidecars/ctc/record.json").unlink()
+    (again,) = annotate_dataset(str(root), ("ctc",), made.settings, made.models, workers=0)
+    assert again.progress.clips_kept == 1 and again.info.made_with["device"] == ("another",)
 
 
 @pytest.mark.parametrize("name", ["w2v", "ctc"])
