@@ -36,7 +36,9 @@ class FanConfig(AnnotatorConfig):
     flip: bool = Field(
         True, description="look at the mirrored picture too and average: twice the time, steadier points"
     )
-    precision: Precision = Field("float32", description="bfloat16: about twice as fast on a CPU that has it")
+    precision: Precision = Field(
+        "float32", description="bfloat16: about twice as fast on a CPU that has it; clear points within half a cell"
+    )
     batch: int = Field(8, ge=1, description="pictures that go through the network at once")
 
 

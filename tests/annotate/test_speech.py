@@ -209,6 +209,14 @@ def test_bfloat16_is_near(base: Path) -> None:
     assert 0 < (rough - exact).square().mean().sqrt() / exact.std() < 0.03
 
 
+def test_characters_in_bfloat16_are_near(base: Path) -> None:
+    sound = noise(2)
+    exact, rough = (Speech(base, SpeechConfig(precision=p)).logits(sound)[:, :29] for p in ("float32", "bfloat16"))
+    assert 0 < (rough - exact).square().mean().sqrt() / exact.std() < 0.04
+    ours, theirs = (posteriors(x).astype(np.float32) for x in (rough, exact))
+    assert 0 < np.abs(ours - theirs).max() < 0.01
+
+
 def test_wrong_files_are_refused(tmp_path: Path, models: Models) -> None:
     folder = tmp_path / "model"
     random_wav2vec(folder)
