@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from talkface.config import Threshold
-from talkface.datasets.build import kept_keys, planned
+from talkface.datasets.build import Plan, kept_keys, planned
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import Cost, Selection, costs
 from talkface.errors import ConfigError, DatasetError
@@ -36,8 +38,8 @@ class Survey:
 def survey(dataset: Dataset, selection: Selection) -> Survey:
     """Count clips under a selection; ``dataset`` has every clip. Only scores are read."""
     by_score = Selection(thresholds=selection.thresholds).shown(dataset.clips)
-    rejects = dataset.table("rejects").to_pylist()
-    rejected = {r["key"] for r in rejects if r["stage"] == "filter"}
+    rejects = dataset.table("rejects").filter(pc.field("stage") == "filter").to_pylist()
+    rejected = {r["key"] for r in rejects}
     return Survey(
         clips=len(dataset),
         shown=int(selection.shown(dataset.clips).sum()),
@@ -46,7 +48,7 @@ def survey(dataset: Dataset, selection: Selection) -> Survey:
         keep=len(selection.marked("keep")),
         drop=len(selection.marked("drop")),
         rejected=len(rejected),
-        returning=_returning(dataset, selection) if rejected else 0,
+        returning=_returning(dataset, selection, rejects) if rejected else 0,
     )
 
 
@@ -82,9 +84,26 @@ def _number(text: str, value: str) -> float | None:
     return number
 
 
-def _returning(dataset: Dataset, selection: Selection) -> int | None:
+def _returning(dataset: Dataset, selection: Selection, rejects: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many of the build's filter rejects pass now. Of all packs only those of sources that have some are read."""
     try:
-        keys = kept_keys(dataset.folder, planned(dataset.folder, selection))
+        plan = planned(dataset.folder, selection)
+        still = {r["key"] for r in rejects if not _may_pass(r, plan)}
+        sources = {r["source"] for r in rejects if r["key"] not in still}
+        packs = [use for use in plan.packs if use.source in sources]
+        plan = replace(plan, packs=packs, sources=[s for s in plan.sources if s["name"] in sources])
+        keys = kept_keys(dataset.folder, plan)
     except DatasetError:
         return None
     return len(keys - set(dataset.keys()))
+
+
+def _may_pass(reject: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether what once kept a clip out does not do so any more, as far as its row tells."""
+    if (mark := plan.marks.get(reject["key"])) is not None:
+        return mark == "keep"
+    if reject["reason"] == "dropped":
+        return True
+    bounds = plan.build.thresholds.get(reject["reason"].rpartition("_")[0], Threshold())
+    low, high = (-np.inf if bounds.min is None else bounds.min), (np.inf if bounds.max is None else bounds.max)
+    return bool(low <= reject["value"] <= high)

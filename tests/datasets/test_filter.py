@@ -46,6 +46,16 @@ def test_laxer_thresholds_tell_what_a_rebuild_brings_back_and_it_does(dataset: D
     assert files_of(Path(dataset.folder.root)) == as_built
 
 
+def test_only_packs_with_clips_that_may_return_are_read(dataset: Dataset) -> None:
+    packs = Path(dataset.folder.root) / PACKS
+    (packs / "u3.json").unlink()
+    assert survey(dataset, choose(coverage=Threshold(min=0.1))).returning == 1
+    assert survey(dataset, Selection(marks={"s0-1": "keep"})).returning == 1
+    (packs / "u0.json").unlink()
+    assert survey(dataset, choose(coverage=Threshold(min=0.3))).returning == 0, "0.2 stays out whatever packs say"
+    assert survey(dataset, choose(coverage=Threshold(min=0.1))).returning is None
+
+
 def test_a_rebuild_follows_marks(dataset: Dataset) -> None:
     mark(dataset, {"s0-1": "keep", "s3-0": "drop"})
     assert survey(dataset, read_selection(dataset.folder)).returning == 1
