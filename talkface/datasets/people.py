@@ -12,7 +12,7 @@ from talkface.errors import ConfigError
 
 SAME_FACE: Final = {"sface": 0.363}
 """Cosine above which two faces are one person, by model: SFace's authors', in OpenCV's tutorial on recognition."""
-BLOCK: Final = 1024
+BLOCK: Final = 256
 NOBODY: Final = -1
 """Stands for a person without a label."""
 
