@@ -13,7 +13,6 @@ from talkface.annotate._deca import (
     cut_face,
     face_square,
     load_encoder,
-    projected,
     split,
     to_input,
 )
@@ -134,17 +133,6 @@ def test_the_source_is_seen_through_the_crop() -> None:
     expected = cut_face(source, points)
     assert np.abs(seen.astype(int) - expected).mean() < 4
     assert expected.std() > 20
-
-
-def test_projected_is_the_way_back() -> None:
-    """What DECA's camera puts at the input's corners and middle lies at the square's."""
-    points = np.random.default_rng(1).uniform(100, 300, (1, 68, 2))
-    centre, side = face_square(points[0])
-    vertices = np.array([[[0, 0, 5], [-0.25, 0.25, 0], [0.25, -0.25, 0]]]) - (0.1, 0.2, 0)
-    found = projected(vertices, np.array([[4.0, 0.1, 0.2]]), points)[0]
-    pixel = side / 223
-    np.testing.assert_allclose(found[0], centre, atol=pixel)
-    np.testing.assert_allclose(found[1:], [centre - side / 2, centre + side / 2], atol=pixel)
 
 
 @pytest.fixture(scope="module")
