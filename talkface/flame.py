@@ -5,7 +5,7 @@ Eq. 1 to 5: blendshapes on a template, then linear blend skinning around five jo
 
     flame = load_flame(Models().get("flame"))
     arrays = dataset.arrays(key, ["flame", "flame_shape", "lm68"])
-    vertices = vertices_of(flame, arrays["flame"], arrays["flame_shape"])
+    vertices = flame.vertices(arrays["flame"], arrays["flame_shape"])
     pixels = projected(vertices, arrays["flame"][:, FLAME["camera"]], arrays["lm68"])
 """
 
@@ -57,6 +57,21 @@ class Flame(nn.Module):
         """The vertices that the jaw carries by half or more: chin and lower lip."""
         return np.asarray(self.weights[:, JAW] >= 0.5)
 
+    def vertices(
+        self, rows: Float[np.ndarray, "n 59"], shape: Float[np.ndarray, " 100"]
+    ) -> Float[np.ndarray, "n vertices 3"]:
+        """Vertices, in metres, of rows of a clip's column ``flame``, and its ``flame_shape``; NaN for rows with a gap.
+
+        A row takes 60 kB with the published mesh: of long clips, ask for parts.
+        """
+        found = np.full((len(rows), *self.template.shape), np.nan, np.float32)
+        known = np.isfinite(rows).all(axis=1)
+        if known.any() and np.isfinite(shape).all():
+            expression, pose = (torch.tensor(rows[known][:, FLAME[part]]).float() for part in ("expression", "pose"))
+            with torch.inference_mode():
+                found[known] = self(torch.tensor(shape).float().expand(len(pose), -1), expression, pose).numpy()
+        return found
+
     def _buffer(self, name: str, value: np.ndarray) -> None:
         self.register_buffer(name, torch.tensor(np.ascontiguousarray(value, np.float32)))
 
@@ -88,22 +103,6 @@ class Flame(nn.Module):
             spins.append(spins[parent] @ rotations[:, j])
             shifts.append((spins[parent] @ about[..., None])[..., 0] + shifts[parent])
         return torch.stack(spins, dim=1), torch.stack(shifts, dim=1)
-
-
-def vertices_of(
-    flame: Flame, rows: Float[np.ndarray, "n 59"], shape: Float[np.ndarray, " 100"]
-) -> Float[np.ndarray, "n vertices 3"]:
-    """Vertices, in metres, of rows of a clip's column ``flame``, and its ``flame_shape``; NaN for rows with a gap.
-
-    A row takes 60 kB with the published mesh: of long clips, ask for parts.
-    """
-    found = np.full((len(rows), *flame.template.shape), np.nan, np.float32)
-    known = np.isfinite(rows).all(axis=1)
-    if known.any() and np.isfinite(shape).all():
-        expression, pose = (torch.tensor(rows[known][:, FLAME[part]]).float() for part in ("expression", "pose"))
-        with torch.inference_mode():
-            found[known] = flame(torch.tensor(shape).float().expand(len(pose), -1), expression, pose).numpy()
-    return found
 
 
 def projected(

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from talkface.annotate._deca import face_square
 from talkface.errors import WeightsError
-from talkface.flame import Flame, load_flame, projected, rotation_matrices, vertices_of
+from talkface.flame import Flame, load_flame, projected, rotation_matrices
 from talkface.weights.unpickle import read_arrays
 from tests.annotate.stand_ins import random_flame
 
@@ -81,13 +81,13 @@ def test_rows_of_the_column_become_vertices(path: Path) -> None:
     flame, rng = load_flame(path), np.random.default_rng(5)
     rows, shape = rng.normal(0, 0.5, (4, 59)).astype(np.float32), rng.normal(0, 1, 100).astype(np.float32)
     rows[2, 58] = np.nan
-    found = vertices_of(flame, rows, shape)
+    found = flame.vertices(rows, shape)
     model = read_arrays(path)
     for i in (0, 1, 3):
         expected = by_hand(model, shape, rows[i, :50], rows[i, 50:56])
         np.testing.assert_allclose(found[i], expected, atol=2e-6)
     assert np.isnan(found[2]).all()
-    assert np.isnan(vertices_of(flame, rows, np.full(100, np.nan, np.float32))).all()
+    assert np.isnan(flame.vertices(rows, np.full(100, np.nan, np.float32))).all()
 
 
 def test_the_jaw_carries_what_its_weights_say(path: Path) -> None:

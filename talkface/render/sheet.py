@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from talkface.datasets.reader import Dataset, Sample
 from talkface.errors import DatasetError
-from talkface.flame import Flame, projected, vertices_of
+from talkface.flame import Flame, projected
 from talkface.media import ClipFrames
 from talkface.render.overlay import (
     below,
@@ -74,7 +74,7 @@ def with_flame(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """A frame of the crop with those vertices of FLAME's head that face the camera; alone where nothing is known."""
     rows, points = sample["flame.npy"][at : at + 1], sample["lm68.npy"][at : at + 1]
-    vertices = vertices_of(flame, rows, sample["flame_shape.npy"])
+    vertices = flame.vertices(rows, sample["flame_shape.npy"])
     drawn = frame.copy()
     if np.isfinite(vertices).all() and np.isfinite(points).all():
         pixels = to_crop(projected(vertices, rows[:, FLAME["camera"]], points)[0], np.array(sample["json"]["crop"]))

@@ -123,7 +123,7 @@ def frontal_deca(path: Path) -> None:
 
 
 def egg_flame(path: Path) -> None:
-    """``generic_model.pkl`` of an ellipsoid 14 cm wide, 20 high and 18 deep with a nose, which only its pose moves."""
+    """``generic_model.pkl`` of an egg, 14 x 20 x 18 cm, with a nose, whose lower end is jaw; only its pose moves it."""
     rings, around = 24, 32
     down, side = np.meshgrid(np.linspace(0, np.pi, rings), np.arange(around) / around * 2 * np.pi, indexing="ij")
     x, y, z = np.sin(down) * np.sin(side), np.cos(down), np.sin(down) * np.cos(side)
@@ -138,7 +138,7 @@ def egg_flame(path: Path) -> None:
         "shapedirs": np.zeros((n, 3, 400)),
         "posedirs": np.zeros((n, 3, 36)),
         "J_regressor": np.zeros((5, n)),
-        "weights": np.eye(5)[np.zeros(n, int)],
+        "weights": np.eye(5)[np.where(y.ravel() < -0.5, 2, 1)],
         "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.uint32),
     }
     path.write_bytes(pickle.dumps(model, protocol=2))

@@ -1,5 +1,6 @@
-"""The sheet of a dataset's clips: FLAME's head lies where its parameters say, and is named."""
+"""FLAME's head of a dataset's clips: drawn where its parameters say, and measured."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from talkface.annotate._deca import face_square
+from talkface.commands.evaluate import command as evaluate
 from talkface.commands.ingest import plan_of
-from talkface.commands.sheet import command
+from talkface.commands.sheet import command as sheet
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build import build
 from talkface.datasets.reader import Sample, open_dataset
@@ -68,17 +70,32 @@ def test_what_is_not_known_is_not_drawn(sample: Sample, files: Path) -> None:
     assert not changed[: len(frame) * 3 // 4].any()
 
 
-def test_the_command_draws_it_where_the_model_is(
-    dataset: Path, files: Path, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+@pytest.fixture
+def no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user has none."""
     for name in ("TALKFACE_MODELS", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
-    command(str(dataset), tmp_path / "with.png", 1, str(files))
+
+
+@pytest.mark.usefixtures("no_models")
+def test_the_sheet_has_it_where_the_model_is(
+    dataset: Path, files: Path, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet(str(dataset), tmp_path / "with.png", 1, str(files))
     assert "not drawn" not in capsys.readouterr().out
-    command(str(dataset), tmp_path / "without.png", 1, None)
+    sheet(str(dataset), tmp_path / "without.png", 1, None)
     said = " ".join(capsys.readouterr().out.split())
     assert "FLAME's head is not drawn: Register and accept its licence" in said
     wide, narrow = (cv2.imread(str(tmp_path / f"{name}.png")).shape for name in ("with", "without"))
     assert wide[0] == narrow[0] and wide[1] - 16 == 2 * (narrow[1] - 16)
     assert draw_clip(sample).shape[1] == sample["json"]["crop_size"]
+
+
+@pytest.mark.usefixtures("no_models")
+def test_two_datasets_heads_are_measured(dataset: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"reference": str(dataset), "metrics": "flame_vertices", "models": str(files), "as_json": True}
+    evaluate(str(dataset), **asked)
+    found = json.loads(capsys.readouterr().out)["values"]
+    assert {name: row["value"] for name, row in found.items()} == {"flame_vertex_mean": 0, "flame_jaw_mean": 0}
+    evaluate(str(dataset), **asked | {"models": None})
+    assert json.loads(capsys.readouterr().out)["skipped"] == {"flame_vertices": "no flame model"}
