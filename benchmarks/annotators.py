@@ -244,19 +244,23 @@ def clip_view(members: dict[str, bytes], table: dict[str, Any]) -> Any:
 def against_bfloat16(
     rows: dict[str, Cost], members: dict[str, bytes], folder: Path, options: argparse.Namespace
 ) -> None:
-    """Both precisions of the networks that see pictures, and how far apart their results are."""
+    """Both precisions of the networks that see pictures, and how far apart their results are.
+
+    Heat-maps of random weights have no peaks: FAN's points then jump, whatever its real ones do.
+    """
     import numpy as np
 
     from talkface.annotate._nets import quick_precision
 
     seconds = len(sound_of(members)) / 16_000
     print(f'\n`precision = "auto"` is {quick_precision()} on this machine\n')
-    print("| annotator | float32, x real time | bfloat16, x real time | apart (RMS) |\n|---|---|---|---|")
+    print("| annotator | float32, x real time | bfloat16, x real time | apart (RMS) | weights |\n|---|---|---|---|---|")
     for name in (n for n in PRECISE if n in rows and rows[n].cpu):
         exact, rough = rows[name], cost(name, members, folder, options, precision="bfloat16")
         a, b = exact.columns[name], rough.columns[name]
         apart = np.sqrt(np.nanmean((a - b) ** 2)) / (np.nanstd(a) if PRECISE[name] == "deviations" else 1)
-        print(f"| {name} | {times(seconds, exact.cpu)} | {times(seconds, rough.cpu)} | {apart:.3f} {PRECISE[name]} |")
+        said = f"{times(seconds, exact.cpu)} | {times(seconds, rough.cpu)} | {apart:.3f} {PRECISE[name]}"
+        print(f"| {name} | {said} | {exact.weights} |")
 
 
 def whole_jobs(folder: Path, options: argparse.Namespace) -> None:

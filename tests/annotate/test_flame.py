@@ -29,8 +29,8 @@ FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return stand_in_models(tmp_path_factory.mktemp("models"), "deca")
+def models(stand_ins: Path) -> Models:
+    return stand_in_models(stand_ins, "deca")
 
 
 def in_transformers(state: Mapping[str, torch.Tensor]) -> ResNetModel:
