@@ -1,7 +1,7 @@
 """Lip refinement and the sync expert on people who were held out, taking turns: jawOpen against baselines, matched
-against shifted sound, and what refinement does to the expert's score.
+against shifted sound, and what refinement does to a mouth that does not follow the sound and to EmoDiff's.
 
-python -m benchmarks lip --dataset DATASET [--folds 5] [--lip-set a.b=c ...] [--expert-set a.b=c ...]
+python -m benchmarks lip [--dataset DATASET] [--folds 5] [--lip-set a.b=c ...] [--expert-set a.b=c ...]
 """
 
 import argparse
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks._data import real_clips
 
 RATE = 25.0
 CONTEXT = np.arange(-15, 16, 2)
@@ -38,6 +40,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--expert-set", nargs="*", default=[], help="configuration of sync_expert, a.b=c")
     parser.add_argument("--lip-preset", default="modern")
     parser.add_argument("--expert-preset", default="modern")
+    parser.add_argument("--emodiff-set", nargs="*", default=["dropout=0.1"], help="configuration of emodiff's tiny")
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one unless given")
 
 
@@ -46,26 +49,38 @@ def main(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    if not options.dataset:
-        sys.exit("lip: give --dataset, a dataset with arkit and mel; toolkit ingest makes one")
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as home:
-        runs = options.keep or Path(home)
-        for number, (train, held) in enumerate(folds(str(options.dataset), options.folds)):
-            if number == options.some_folds:
-                break
-            lip = trained("lip", options.lip_preset, options.lip_set, train, runs / str(number))
-            expert = trained("sync_expert", options.expert_preset, options.expert_set, train, runs / str(number))
+        data = options.dataset or real_clips(options, Path(home) / "data", ["talking"], "--no-video")
+        if data is None:
+            return
+        runs, groups = options.keep or Path(home), list(folds(str(data), options.folds))
+        for number, (train, held) in enumerate(groups[: options.some_folds]):
+            models = Models(train, groups[(number + 1) % len(groups)][1], runs / str(number), options)
             keys = [key for key in speaking(held) if jaw(held, key) is not None]
-            for name, values in (
-                ("jaw", jaws(train, held, keys, lip)),
-                ("sync", syncs(held, keys, expert)),
-                ("refined", refinement(held, keys, expert, lip)),
-            ):
-                found[name].append(values)
+            found["jaw"].append(jaws(train, held, keys, models))
+            found["sync"].append(syncs(held, keys, models.expert))
+            found["refined"].append(refinement(held, keys, models))
             found["size"].append({"clips": len(keys), "trained": len(train)})
             print(f"fold {number + 1}: {found['size'][-1]}", file=sys.stderr, flush=True)
     report(found)
+
+
+class Models:
+    """What is trained on a fold's people: the sync expert, lip refinement without and with an expert as its teacher,
+    and EmoDiff. A teacher has to be tried on people it has not seen: those of the next fold are held out from it."""
+
+    def __init__(self, train: Any, next_held: Any, runs: Path, options: argparse.Namespace) -> None:
+        import pyarrow.compute as pc
+
+        others = train.where(~pc.field("key").isin(next_held.clips.column("key")))
+        expert, lip = (options.expert_preset, options.expert_set), (options.lip_preset, options.lip_set)
+        self.expert = trained("sync_expert", *expert, train, runs / "sync_expert")
+        self.lip = trained("lip", *lip, train, runs / "lip")
+        taught_by = runs / "teacher"
+        trained("sync_expert", *expert, others, taught_by, held=next_held)
+        self.taught = trained("lip", lip[0], [*lip[1], f"sync_run={taught_by}"], train, runs / "taught")
+        self.emodiff = trained("emodiff", "tiny", options.emodiff_set, train, runs / "emodiff")
 
 
 def report(found: dict[str, list[dict[str, float]]]) -> None:
@@ -112,15 +127,14 @@ def speaking(dataset: Any) -> list[str]:
     return [row["key"] for row in dataset.clips.to_pylist() if (row["speech_share"] or 0) > LEAST_SPEECH]
 
 
-def trained(task: str, preset: str, changes: list[str], train: Any, runs: Path) -> Any:
+def trained(task: str, preset: str, changes: list[str], train: Any, out: Path, held: Any = None) -> Any:
     """A model of a task after its last step: nothing of who is held out chooses a checkpoint."""
     from talkface.train import checkpoint
     from talkface.train.base import configure
     from talkface.train.loop import train as fit
 
-    out = runs / task
     if not out.exists():
-        fit(task, configure(task, preset, None, ["sound=mel", *changes]), train, None, out, cpu=True, say=_quiet)
+        fit(task, configure(task, preset, None, ["sound=mel", *changes]), train, held, out, cpu=True, say=_quiet)
     return checkpoint.load(out, which="last")
 
 
@@ -128,18 +142,22 @@ def _quiet(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def jaws(train: Any, held: Any, keys: list[str], lip: Any) -> dict[str, float]:
+def jaws(train: Any, held: Any, keys: list[str], models: Models) -> dict[str, float]:
     """r of predicted and extracted jawOpen, mean over clips in which it moves."""
     fits: dict[str, Predict] = {
         "constant mean": lambda dataset, key: np.zeros(len(times(dataset, key))),
         "sound energy, fitted gain": regression(train, energy, 1e-3),
         "ridge regression from mel": regression(train, around, PENALTY),
         "the same, mel at each clip's own level": regression(train, around_own, OWN_PENALTY),
-        "lip before its first step (ridge, sound in place)": made(untrained(lip), 0),
-        "lip, Audio2BS alone": made(lip, 0),
-        "lip, with residue": made(lip, 1),
+        "lip before its first step (ridge, sound in place)": made(untrained(models.lip), 0),
+        "lip, Audio2BS alone": made(models.lip, 0),
+        "lip, with residue": made(models.lip, 1),
+        "lip taught by an expert, Audio2BS alone": made(models.taught, 0),
+        "lip taught by an expert, with residue": made(models.taught, 1),
+        "EmoDiff": generated(models.emodiff),
+        "EmoDiff, then refined": generated(models.emodiff, models.lip),
     }
-    if not hasattr(lip.net.neutral, "weights"):
+    if not hasattr(models.lip.net.neutral, "weights"):
         del fits["lip before its first step (ridge, sound in place)"]
     found = {}
     for name, predict in fits.items():
@@ -236,6 +254,37 @@ def made(model: Any, which: int) -> Predict:
     return predict
 
 
+def generated(emodiff: Any, lip: Any = None) -> Predict:
+    """jawOpen of EmoDiff's motion for the clip's sound in the clip's style, refined if there is a lip model."""
+    from talkface.vocab import ARKIT
+
+    def predict(dataset: Any, key: str) -> np.ndarray:
+        jaw_open = motion_of(dataset, key, emodiff, lip).arkit[:, ARKIT.index("jawOpen")]
+        n = len(times(dataset, key))
+        return np.concatenate([jaw_open, np.full(max(n - len(jaw_open), 0), np.nan)])[:n]
+
+    return predict
+
+
+def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
+    """What is made for a clip's sound in its own style; the same draw each time."""
+    from talkface.train.base import Speech
+    from talkface.train.sample import sample
+    from talkface.train.tasks.emodiff import Sampling
+
+    speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
+    return sample(emodiff, speech, style_of(dataset, key), Sampling(steps=20), lip=lip).motions[0]
+
+
+def style_of(dataset: Any, key: str) -> Any:
+    """The clip's own frames with a face."""
+    from talkface.train.base import Style
+
+    arrays = dataset.arrays(key, ["arkit", "head"])
+    seen = np.isfinite(arrays["arkit"]).any(axis=1) & np.isfinite(arrays["head"]).all(axis=1)
+    return Style(arrays["arkit"][seen].astype(np.float32), arrays["head"][seen, :7].astype(np.float32))
+
+
 def syncs(held: Any, keys: list[str], expert: Any) -> dict[str, float]:
     """Areas under the curve, before training and after."""
     from dataclasses import replace
@@ -288,36 +337,63 @@ def in_sync(dataset: Any, key: str) -> bool:
     return offset is not None and abs(offset.ms) <= IN_SYNC_MS and load_model().confidence(offset) > 0
 
 
-def refinement(held: Any, keys: list[str], expert: Any, lip: Any) -> dict[str, float]:
-    """Mean cosine of mouths with their sound. A mouth that does not follow the sound is the clip's own, half the clip
-    later; `refine` puts another in its place, and everything else must stay as it is."""
+def refinement(held: Any, keys: list[str], models: Models) -> dict[str, float]:
+    """Mean cosine of mouths with their sound: the real one, the real one half a clip later, which does not follow the
+    sound, and EmoDiff's. `refine` puts another in its place, and everything else must stay as it is."""
+    scores = defaultdict(list)
+    for key in keys:
+        real, made = real_motion(held, key), motion_of(held, key, models.emodiff)
+        strayed = moved_mouth(real)
+        mouths = {
+            "as extracted": real,
+            "of another moment": strayed,
+            "of another moment, then refined": refined(held, key, strayed, models.lip),
+            "of another moment, then refined by lip with a teacher": refined(held, key, strayed, models.taught),
+            "EmoDiff's": made,
+            "EmoDiff's, then refined": refined(held, key, made, models.lip),
+        }
+        for name, motion in mouths.items():
+            scores[name].append(score(models.expert, held, key, motion))
+    return {name: float(np.nanmean(values)) for name, values in scores.items()}
+
+
+def real_motion(dataset: Any, key: str) -> Any:
+    """The clip's shapes at 25 frames a second, its head at rest."""
+    from talkface.motion import Motion
+
+    arkit = face_of(dataset, key).columns["arkit"].astype(np.float32)
+    return Motion(pts_ns=times(dataset, key), arkit=arkit, head=np.zeros((len(arkit), 7), np.float32), fps=RATE)
+
+
+def moved_mouth(motion: Any) -> Any:
+    """The motion with the mouth that it has half its length later."""
     from dataclasses import replace
 
-    from talkface.motion import Motion
-    from talkface.train.base import Speech, Style
     from talkface.vocab import ARKIT, MOUTH
 
-    judge, scores = expert_of(expert), defaultdict(list)
+    mouth, arkit = [ARKIT.index(name) for name in MOUTH], motion.arkit.copy()
+    arkit[:, mouth] = np.roll(arkit, len(arkit) // 2, axis=0)[:, mouth]
+    return replace(motion, arkit=arkit)
+
+
+def refined(dataset: Any, key: str, motion: Any, lip: Any) -> Any:
+    """The motion with the mouth that a lip model makes for the clip's sound."""
+    from talkface.train.base import Speech
+    from talkface.vocab import ARKIT, MOUTH
+
+    speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
+    better = lip.task.refine(lip.net, motion, speech, style_of(dataset, key))
     others = [i for i, name in enumerate(ARKIT) if name not in MOUTH]
-    for key in keys:
-        face = face_of(held, key)
-        arkit = face.columns["arkit"].astype(np.float32)
-        strayed = arkit.copy()
-        strayed[:, [ARKIT.index(name) for name in MOUTH]] = np.roll(arkit, len(arkit) // 2, axis=0)[
-            :, [ARKIT.index(name) for name in MOUTH]
-        ]
-        head = np.zeros((len(arkit), 7), np.float32)
-        motion = Motion(pts_ns=face.pts_ns, arkit=strayed, head=head, fps=RATE)
-        speech = Speech(face.sound, {"mel": held.arrays(key, ["mel"])["mel"]})
-        better = lip.task.refine(lip.net, motion, speech, Style(look_of(held, key).numpy(), head[:8]))
-        assert np.array_equal(better.arkit[:, others], motion.arkit[:, others], equal_nan=True)
-        for name, mouth in (
-            ("as extracted", arkit),
-            ("of another moment", strayed),
-            ("of another moment, then refined", better.arkit),
-        ):
-            scores[name].append(float(np.mean(cosines(judge, replace(face, columns={"arkit": mouth}), 0))))
-    return {name: float(np.nanmean(values)) for name, values in scores.items()}
+    assert np.array_equal(better.arkit[:, others], motion.arkit[:, others], equal_nan=True)
+    return better
+
+
+def score(expert: Any, dataset: Any, key: str, motion: Any) -> float:
+    """Mean cosine over all windows."""
+    from dataclasses import replace
+
+    face = replace(face_of(dataset, key), pts_ns=motion.pts_ns, columns={"arkit": motion.arkit})
+    return float(np.mean(cosines(expert_of(expert), face, 0)))
 
 
 def face_of(dataset: Any, key: str) -> Any:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._data import real_clips
+
 RIVALS_AT = Path(".venv/rivals")
 """Where `make bench` puts MDS and litdata: they ask for packages that talkface's environment must not have."""
 
@@ -51,10 +53,14 @@ def main(options: argparse.Namespace) -> None:
         # By default litdata works in /tmp/data and /tmp/chunks, and empties them first.
         os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = f"{home}/litdata_chunks"
         os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = f"{home}/litdata_cache"
-        prepare(Path(home), options)
+        if options.dataset:
+            (Path(home) / "dataset").symlink_to(options.dataset.resolve())
+        elif real_clips(options, Path(home) / "dataset", ["talking"]) is None:
+            return
         if options.minutes:
             memory(Path(home), options.minutes)
             return
+        prepare(Path(home))
         for kind, what in KINDS.items():
             if kind not in options.kinds:
                 continue
@@ -235,18 +241,11 @@ def drop_caches(home: Path) -> None:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def prepare(home: Path, options: argparse.Namespace) -> None:
-    """The dataset, and the same samples in each rival's form."""
+def prepare(home: Path) -> None:
+    """The dataset's samples in each rival's form."""
     from benchmarks.baselines import loaders
     from talkface.datasets import open_dataset
 
-    if options.dataset:
-        (home / "dataset").symlink_to(options.dataset.resolve())
-    else:
-        command = [sys.executable, "-m", "talkface.cli", "ingest", str(options.media / "talking")]
-        subprocess.run([*command, "--out", str(home / "dataset"), "--models", str(options.models)], check=False)
-    if options.minutes:
-        return
     if RIVALS_AT.is_dir():
         sys.path.append(str(RIVALS_AT.resolve()))
     dataset = open_dataset(str(home / "dataset"))

@@ -6,6 +6,8 @@ The weights are random: speed does not depend on them.
 import argparse
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
@@ -18,18 +20,19 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 def main(options: argparse.Namespace) -> None:
     import torch
 
-    torch.set_num_threads(options.sample_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{options.sample_seconds} s of sound, {options.sample_variants} at once, guidance 0.15, {device}\n")
     print("| network | sampler | steps | x real time | peak memory |\n|---|---|---|---|---|")
-    for preset in options.sample_presets.split(","):
-        for sampler, steps in (("ddpm", 500), ("ddim", 50), ("dpm++", 10)):
-            speed, peak = measure(preset, sampler, steps, options, device)
-            print(f"| {preset} | {sampler} | {steps} | {speed:.2f} | {peak / 1e9:.2f} GB |", flush=True)
+    # A process for each row: what a process has held at most never falls.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for preset in options.sample_presets.split(","):
+            for sampler, steps in (("ddpm", 500), ("ddim", 50), ("dpm++", 10)):
+                speed, peak = pool.submit(measure, preset, sampler, steps, options, device).result()
+                print(f"| {preset} | {sampler} | {steps} | {speed:.2f} | {peak / 1e9:.2f} GB |", flush=True)
 
 
 def measure(preset: str, sampler: str, steps: int, options: argparse.Namespace, device: str) -> tuple[float, float]:
-    """Times real time and the most bytes held so far (of the process, or of the GPU)."""
+    """Times real time and the most bytes held (of this process, or of the GPU)."""
     import numpy as np
     import torch
 
@@ -39,6 +42,7 @@ def measure(preset: str, sampler: str, steps: int, options: argparse.Namespace, 
     from talkface.train.diffusion import schedule_facts
     from talkface.train.tasks.emodiff import Sampling, Task
 
+    torch.set_num_threads(options.sample_threads)
     config = configure("emodiff", preset, None, ["sound=mel"])
     names = config.names()
     state = {"names": names, "mean": [0.0] * len(names), "std": [1.0] * len(names), "valid": [True] * len(names)}

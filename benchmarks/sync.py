@@ -8,8 +8,9 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks._data import real_clips
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -19,24 +20,17 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Print the table."""
-    if not (options.media / "MANIFEST.tsv").exists():
-        print(f"no real clips in {options.media}: nothing to measure")
-        return
     with tempfile.TemporaryDirectory() as folder:
-        datasets = options.sync_dataset or [_ingested(options, Path(folder) / "dataset")]
-        manifest = options.media / "MANIFEST.tsv"
-        _run(["scripts/train_sync.py", "--dataset", *datasets, "--manifest", str(manifest)])
-
-
-def _ingested(options: argparse.Namespace, out: Path) -> str:
-    clips = [str(options.media / name) for name in ("talking", "emotional")]
-    how = ["--with", "landmarks,voice", "--no-video", "--models", str(options.models), "--offline"]
-    # plain: folders of several makers have no layout in common
-    _run(["-m", "talkface.cli", "ingest", *clips, "--out", str(out), "--layout", "plain", *how], codes=(0, 3))
-    return str(out)
-
-
-def _run(arguments: Sequence[str], codes: Sequence[int] = (0,)) -> None:
-    code = subprocess.run([sys.executable, *arguments], check=False).returncode
-    if code not in codes:
-        sys.exit(code)
+        # plain: folders of several makers have no layout in common
+        how = ("--layout", "plain", "--with", "landmarks,voice", "--no-video", "--offline")
+        made = None if options.sync_dataset else real_clips(options, Path(folder), ("talking", "emotional"), *how)
+        if datasets := options.sync_dataset or ([made] if made else []):
+            script = [
+                "scripts/train_sync.py",
+                "--dataset",
+                *datasets,
+                "--manifest",
+                str(options.media / "MANIFEST.tsv"),
+            ]
+            if code := subprocess.run([sys.executable, *script], check=False).returncode:
+                sys.exit(code)

@@ -54,6 +54,10 @@ class Cut(Strict):
     )
     pause_seconds: float = Field(0.25, gt=0, description="a silence at least this long is a pause")
     crop_scale: float = Field(1.8, gt=1, description="side of the crop in sides of the face box")
+    speaking: bool = Field(False, description="clips are only where their face speaks, as `speaker` finds it")
+    silence_seconds: float = Field(
+        0.5, ge=0, description="with `speaking`: a face may be silent for this long while nobody else speaks"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -82,6 +86,11 @@ class Pack(Strict):
     cut: Cut = Cut()
     video: Video = Video()
     keep_video: bool = Field(True, description="write the crop; false leaves mp4 out of every sample")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The annotators, and the one that other settings ask for."""
+        return tuple(dict.fromkeys((*self.annotators, *(("speaker",) if self.cut.speaking else ()))))
 
 
 class Threshold(Strict):

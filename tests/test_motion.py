@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,24 @@ def test_live_link_gives_back_what_was_saved(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.angles(), motion.angles(), atol=1e-6)
     np.testing.assert_allclose(again.pts_ns, motion.pts_ns, atol=1e4)  # timecodes end in thousandths of a frame
     assert json.loads((tmp_path / "m.csv.json").read_text())["checkpoint"] == "abc"
+    assert again.is_synthetic and again.provenance == motion.provenance
+
+
+def test_live_link_of_a_recording_has_nothing_beside_it(tmp_path: Path) -> None:
+    """Not even what was told of motion that had the name before."""
+    motion = make_motion(3)
+    motion.save(tmp_path / "m.csv")
+    replace(motion, provenance={"synthetic": False}).save(tmp_path / "m.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.csv"]
+    assert not Motion.load(tmp_path / "m.csv").is_synthetic
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[1]"])
+def test_a_damaged_provenance_is_refused_with_a_sentence(tmp_path: Path, content: bytes) -> None:
+    make_motion(3).save(tmp_path / "m.csv")
+    (tmp_path / "m.csv.json").write_bytes(content)
+    with pytest.raises(SourceError, match="not the provenance"):
+        Motion.load(tmp_path / "m.csv")
 
 
 def test_live_link_gaps_are_bridged_and_unknown_shapes_are_zero(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
-"""What several commands share: arguments, exit codes, and how flags become settings."""
+"""What several commands share: arguments, exit codes, how flags become settings, and the sound of motion."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from talkface.config import PRESETS, Build, Ingest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
@@ -28,6 +31,7 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask cluster t
 Licence = Annotated[
     Literal["any", "commercial"], typer.Option(help="commercial: refuse what forbids commercial use, before the start.")
 ]
+Speaking = Annotated[bool, typer.Option("--speaking", help="Clips are only where their face speaks.")]
 Video = Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")]
 Replace = Annotated[
     bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
@@ -35,7 +39,9 @@ Replace = Annotated[
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 
-def settings_of(config: Path | None, layout: str | None, with_: str | None, video: bool) -> Ingest:
+def settings_of(
+    config: Path | None, layout: str | None, with_: str | None, video: bool, speaking: bool = False
+) -> Ingest:
     from talkface.annotate.base import require_scores
 
     settings = Ingest.load(config)
@@ -45,7 +51,9 @@ def settings_of(config: Path | None, layout: str | None, with_: str | None, vide
         pack = pack.model_copy(update={"annotators": names_in(with_)})
     if not video:
         pack = pack.model_copy(update={"keep_video": False})
-    _tell_of_idle(settings.build, pack.annotators)
+    if speaking:
+        pack = pack.model_copy(update={"cut": pack.cut.model_copy(update={"speaking": True})})
+    _tell_of_idle(settings.build, pack.wanted)
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
 
 
@@ -64,3 +72,17 @@ def worker_count(asked: int | None) -> int:
     if asked is not None:
         return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_audio(path: str, end_ns: int) -> "np.ndarray":
+    """16 kHz samples for motion that lasts until ``end_ns``; the sound's start is the motion's time 0.
+
+    Raises MediaError; SourceError where there is no sound.
+    """
+    from talkface.errors import SourceError
+    from talkface.media import read_sound
+
+    sound = read_sound(path, 0, end_ns)
+    if not sound.present:
+        raise SourceError(f"{path}: no sound in it. Give --audio a file with sound.", "no_sound")
+    return sound.samples

@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline
+from talkface.commands._options import ModelsDir, Offline, read_audio
 
 if TYPE_CHECKING:
     from talkface.flame import Flame
-    from talkface.metrics.base import SyncExpert
+    from talkface.metrics.base import Face, SyncExpert
     from talkface.weights import Models
 
 
 def command(
     generated: Annotated[str, typer.Argument(help="Motion file (.npz, .csv), a folder of them, or a dataset.")],
     reference: Annotated[str | None, typer.Option(help="What to compare with: a dataset, a folder or a file.")] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="Sound of one motion file; its start is the motion's time 0.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics, separated by commas (default: all).")] = None,
     window: Annotated[int, typer.Option(min=2, help="Frames of a sampling window, for jumps between windows.")] = 32,
     stride: Annotated[int | None, typer.Option(min=1, help="By how many frames windows advance (window - 1).")] = None,
@@ -28,7 +31,7 @@ def command(
 ) -> None:
     """Measure generated faces: alone, against a reference as a population, and clip by clip where keys agree.
 
-    Example: `toolkit evaluate motions/ --reference dataset --metrics mouth_shapes,expression_frechet`
+    Example: `toolkit evaluate motion.npz --audio speech.wav --reference dataset --sync runs/expert`
     """
     from functools import partial
 
@@ -43,6 +46,8 @@ def command(
     rig = partial(rig_points, Head())
     names = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
     faces = read_faces(generated)
+    if audio is not None:
+        faces = [_speaking(faces, audio)]
     references = [] if reference is None else read_faces(reference)
     pairs = [(on_rig(a, rig), on_rig(b, rig)) for a, b in pair_up(faces, references)]
     heard = {face.key: face for face, _ in pairs}
@@ -65,6 +70,18 @@ def command(
         typer.echo(json.dumps(found, indent=1))
     else:
         print_evaluation(found)
+
+
+def _speaking(faces: "list[Face]", audio: str) -> "Face":
+    """The one face with its sound. Raises ConfigError for several, MediaError and SourceError as `read_audio`."""
+    from dataclasses import replace
+
+    from talkface.errors import ConfigError
+    from talkface.render.talk import end_ns
+
+    if len(faces) != 1:
+        raise ConfigError(f"--audio {audio}: is the sound of one motion file, but here are {len(faces)} faces.")
+    return replace(faces[0], sound=read_audio(audio, end_ns(faces[0].pts_ns)))
 
 
 def _expert(run: str, models: "Models") -> "SyncExpert":

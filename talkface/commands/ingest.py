@@ -18,6 +18,7 @@ from talkface.commands._options import (
     Offline,
     Out,
     Replace,
+    Speaking,
     Video,
     With,
     Workers,
@@ -48,6 +49,7 @@ def command(
     with_: With = None,
     licence: Licence = "any",
     video: Video = True,
+    speaking: Speaking = False,
     fix_offset: Annotated[
         bool, typer.Option("--fix-offset", help="Move each clip's sound to its picture where sync is sure of it.")
     ] = False,
@@ -57,7 +59,7 @@ def command(
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
-    settings = moving_sound(settings_of(config, layout, with_, video), fix_offset)
+    settings = moving_sound(settings_of(config, layout, with_, video, speaking), fix_offset)
     run(
         inputs, out, settings, workers=workers, scheduler=scheduler, models=models, offline=offline, licence=licence,
         replace=replace,

@@ -7,6 +7,7 @@ from talkface.commands._options import (
     ModelsDir,
     Offline,
     Out,
+    Speaking,
     Video,
     With,
     Workers,
@@ -25,6 +26,7 @@ def command(
     layout: Layout = None,
     with_: With = None,
     video: Video = True,
+    speaking: Speaking = False,
 ) -> None:
     """Try a few seconds and say what an ingest would take: time, disk, clips, rejects. Writes nothing.
 
@@ -36,7 +38,7 @@ def command(
     from talkface.store import Folder
     from talkface.weights import Models
 
-    settings = settings_of(config, layout, with_, video)
+    settings = settings_of(config, layout, with_, video, speaking)
     scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
     count = worker_count(workers)
     store = Models(models, offline=offline)

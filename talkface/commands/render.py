@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline
+from talkface.commands._options import ModelsDir, Offline, read_audio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +59,10 @@ def command(
     if shown.missing:
         console.print(f"{shown.name} lacks {len(shown.missing)} of 52 shapes: {', '.join(shown.missing)}")
     wanted = _motion(motion, data)
+    tags = talk.tags_of(wanted, shown.name)
     if sheet is not None:
         picture = talk.shapes_sheet(shown) if motion == "shapes" else talk.sheet(wanted, shown)
-        talk.write_png(picture, sheet)
+        talk.write_png(picture, sheet, tags)
         console.print(str(sheet), markup=False)
     if out is None:
         return
@@ -74,7 +75,7 @@ def command(
             pictures = talk.side_by_side(wanted, _source(*beside), shown, size)
         sound = _sound(audio, clip, beside, end_ns)
         started = time.perf_counter()
-        n = talk.write_video(out, pictures, wanted.pts_ns, tags=talk.tags_of(wanted, shown.name), sound=sound)
+        n = talk.write_video(out, pictures, wanted.pts_ns, tags=tags, sound=sound)
         seconds = time.perf_counter() - started
     console.print(
         f"{n} frames in {seconds:.1f} s: {n / seconds:.1f} frames/s, {end_ns / 1e9 / seconds:.2f} x real time"
@@ -159,14 +160,10 @@ def _sound(
     audio: str | None, clip: "tuple[Dataset, str] | None", beside: "tuple[Dataset, str] | None", end_ns: int
 ) -> "np.ndarray | None":
     """The sound asked for, else that of the clip that the motion is of, or that it stands beside."""
-    from talkface.errors import SourceError
-    from talkface.media import decode_flac, read_sound
+    from talkface.media import decode_flac
 
     if audio is not None:
-        sound = read_sound(audio, 0, end_ns)
-        if not sound.present:
-            raise SourceError(f"{audio}: no sound in it. Give --audio a file with sound.", "no_sound")
-        return sound.samples
+        return read_audio(audio, end_ns)
     for found in (clip, beside):
         if found is not None:
             return decode_flac(found[0].member(found[1], "flac"))

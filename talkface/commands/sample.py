@@ -15,9 +15,9 @@ def command(
     lip: Annotated[Path | None, typer.Option("--lip", help="A run of lip, which refines the mouth.")] = None,
     style: Annotated[str | None, typer.Option(help="Video, motion file, or key of a clip of --data.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Dataset of the style.")] = None,
-    emotion: Annotated[str | None, typer.Option(help="Style by label: angry, happy, ...")] = None,
-    intensity: Annotated[int | None, typer.Option(help="Style by label: 1, 2 or 3.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    emotion: Annotated[str | None, typer.Option(help="Style of a clip with this label: angry, ...")] = None,
+    intensity: Annotated[int | None, typer.Option(help="And with this intensity: 1, 2 or 3.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of motion, and of the clip with the label.")] = 0,
     variants: Annotated[int, typer.Option(min=1, help="How many to draw: OUT-1, OUT-2, ...")] = 1,
     guidance: Annotated[float, typer.Option(help="w of classifier-free guidance.")] = 0.15,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
@@ -36,7 +36,7 @@ def command(
 
     from talkface.config import parse
     from talkface.console import console
-    from talkface.datasets.reader import Dataset
+    from talkface.datasets.reader import open_dataset
     from talkface.errors import ConfigError
     from talkface.train import checkpoint as checkpoints
     from talkface.train import sample as sampling
@@ -53,9 +53,8 @@ def command(
     model = checkpoints.load(run, which=checkpoint, device=device)
     refiner = None if lip is None else checkpoints.load(lip, device=device)
     speech = sampling.read_speech(audio, [m for m in (model, refiner) if m], store)
-    look = sampling.read_style(
-        style, store, data=None if data is None else Dataset(data), emotion=emotion, intensity=intensity
-    )
+    dataset = None if data is None else open_dataset(data)
+    look = sampling.read_style(style, store, data=dataset, emotion=emotion, intensity=intensity, seed=seed)
     made = sampling.sample(
         model, speech, look, how, lip=refiner, seed=seed, variants=variants, about={"sound": Path(audio).name}
     )

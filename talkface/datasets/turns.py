@@ -1,12 +1,12 @@
 """Who speaks when several faces of a source are in the picture: each moment has one owner at most."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from talkface.annotate._turns import owners, runs
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
 
@@ -34,31 +34,18 @@ def turns(dataset: Dataset, source: str, *, min_seconds: float = 0.3) -> list[Tu
     first = min(clip["start_ns"] for clip in clips)
     times = np.arange(first, max(clip["end_ns"] for clip in clips), STEP_NS)
     talk = np.stack([dataset.column(c["key"], "talk", times - c["start_ns"]) for c in clips])
-    runs = _runs(steadied(owners(talk), round(min_seconds * NS / STEP_NS)))
+    found = runs(steadied(owners(talk), round(min_seconds * NS / STEP_NS)))
     return [
         Turn(clips[who]["key"], *(int(first + at * STEP_NS - clips[who]["start_ns"]) for at in (start, end)))
-        for start, end, who in runs
+        for start, end, who in found
         if who >= 0
     ]
-
-
-def owners(talk: Float[np.ndarray, "tracks times"]) -> Int[np.ndarray, " times"]:
-    """Which track speaks at each time, -1 for none. NaN does not speak."""
-    odds = np.nan_to_num(talk, nan=-np.inf)
-    return np.where(odds.max(axis=0) > 0, odds.argmax(axis=0), -1)
 
 
 def steadied(owner: Int[np.ndarray, " times"], shortest: int) -> Int[np.ndarray, " times"]:
     """Runs shorter than ``shortest`` go to the run before them; the first stays."""
     steady = owner.copy()
-    for start, end, _ in _runs(owner):
+    for start, end, _ in runs(owner):
         if end - start < shortest and start > 0:
             steady[start:end] = steady[start - 1]
     return steady
-
-
-def _runs(owner: Int[np.ndarray, " times"]) -> list[tuple[int, int, int]]:
-    """Start, end and value of each stretch of one value."""
-    values = np.asarray(owner)
-    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    return [(start, end, int(values[start])) for start, end in pairwise(edges) if start < end]

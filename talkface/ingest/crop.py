@@ -6,7 +6,7 @@ region) is kept, in memory and then on disk, from which the crop is taken at the
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import IO, Final
 
@@ -186,10 +186,15 @@ class Crops:
     frames: int
     square: Square
     size: int
+    first: int = 0
+
+    def part(self, start: int, end: int) -> "Crops":
+        """Those from number ``start`` up to ``end``."""
+        return replace(self, first=self.first + start, frames=end - start)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "size size 3"]]:
         at, how = self.square, cv2.INTER_LINEAR if self.square.side > self.size else cv2.INTER_CUBIC
-        for index in range(self.frames):
+        for index in range(self.first, self.first + self.frames):
             part = self.spool.read(index)[at.y : at.y + at.side, at.x : at.x + at.side]
             if at.side != self.size:
                 part = cv2.resize(part, (self.size, self.size), interpolation=how)

@@ -1,11 +1,11 @@
 """Tracks to clips: where a clip starts and ends, and what belongs to it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 
 from talkface.annotate.base import Rows
 from talkface.clip import NS, Reject
@@ -24,8 +24,9 @@ Span = tuple[int, int]
 class CutClip:
     """A closed clip: frames ``pts_ns`` (source clock) with one mapping of annotations each, empty without a face.
 
-    ``crop`` is the 2 x 3 matrix from source pixels to crop pixels; coordinates are continuous, the first pixel spans
-    0..1. ``end_ns`` is where the last frame leaves the screen.
+    ``has_mesh`` says which frames have a mesh: the first and the last do. ``crop`` is the 2 x 3 matrix from source
+    pixels to crop pixels; coordinates are continuous, the first pixel spans 0..1. ``end_ns`` is where the last frame
+    leaves the screen. A clip's pictures take room until it is let go.
     """
 
     track: int
@@ -34,12 +35,30 @@ class CutClip:
     end_ns: int
     pts_ns: Int64[np.ndarray, " frames"]
     rows: Sequence[Rows]
+    has_mesh: Bool[np.ndarray, " frames"]
     crop: Float[np.ndarray, "2 3"]
-    _crops: Iterable[UInt8[np.ndarray, "side side 3"]] = field(repr=False)
+    _crops: Crops | None = field(repr=False)
 
     def crops(self) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
         """The crop of every frame, RGB; black outside the picture. Empty where pictures are not kept."""
-        return iter(self._crops)
+        return iter(() if self._crops is None else self._crops)
+
+    def part(self, start: int, end: int) -> "CutClip | None":
+        """The clip from frame ``start`` up to ``end``, less what has no mesh at its ends; None if nothing has."""
+        meshed = start + np.flatnonzero(self.has_mesh[start:end])
+        if not len(meshed):
+            return None
+        start, end = int(meshed[0]), int(meshed[-1]) + 1
+        pts_ns = self.pts_ns[start:end]
+        return replace(
+            self,
+            start_ns=int(pts_ns[0]),
+            end_ns=_end_ns(pts_ns, int(self.pts_ns[end])) if end < len(self.pts_ns) else self.end_ns,
+            pts_ns=pts_ns,
+            rows=self.rows[start:end],
+            has_mesh=self.has_mesh[start:end],
+            _crops=None if self._crops is None else self._crops.part(start, end),
+        )
 
 
 class Cutter:
@@ -65,10 +84,7 @@ class Cutter:
         self.rejects: list[Reject] = []
 
     def push(self, frame: Frame, faces: Sequence[Face], rows: Sequence[Rows], new_shot: bool) -> list[CutClip]:
-        """Take the next frame, its faces and what was annotated of each; return the clips that this closes.
-
-        Read a clip's pictures before the next push.
-        """
+        """Take the next frame, its faces and what was annotated of each; return the clips that this closes."""
         closed: list[CutClip] = []
         if new_shot:
             short = frame.pts_ns - self._shot_ns < self._pack.shots.min_seconds * NS
@@ -87,6 +103,11 @@ class Cutter:
         for track in sorted(self._open.keys() | by_track.keys()):
             self._take(frame, track, *by_track.get(track, (None, {})))
         return closed
+
+    @property
+    def open_since_ns(self) -> int | None:
+        """Start of the oldest clip that is still open; None if none is."""
+        return min((clip.start_ns for clip in self._open.values()), default=None)
 
     def close(self, frame_duration_ns: int) -> list[CutClip]:
         """The stream is over; its last frame stays for ``frame_duration_ns``. Return the clips still open."""
@@ -228,10 +249,17 @@ class _OpenClip:
         """The clip up to its last mesh before ``next_ns``, where the frame that follows comes on screen."""
         n = 1 + max(i for i in self._with_mesh if self._pts[i] < next_ns)
         pts_ns = np.array(self._pts[:n], np.int64)
-        following = self._pts[n] if n < len(self._pts) else next_ns
-        if following - self._pts[n - 1] > HOLE_NS:
-            following = self._pts[n - 1] + (int(np.median(np.diff(pts_ns))) if n > 1 else 0)
+        end_ns = _end_ns(pts_ns, self._pts[n] if n < len(self._pts) else next_ns)
         square = self._region.crop(self._region.covered(self._boxes[:n]))
         crop = self._region.matrix(square)
-        pictures = () if self._spool is None else Crops(self._spool, n, square, self._size)
-        return CutClip(self._track, self._shot, self._pts[0], following, pts_ns, self._rows[:n], crop, pictures)
+        pictures = None if self._spool is None else Crops(self._spool, n, square, self._size)
+        has_mesh = np.isin(np.arange(n), self._with_mesh)
+        return CutClip(self._track, self._shot, self._pts[0], end_ns, pts_ns, self._rows[:n], has_mesh, crop, pictures)
+
+
+def _end_ns(pts_ns: Int64[np.ndarray, " frames"], following_ns: int) -> int:
+    """When the last frame leaves the screen: at the next one, unless that comes after a hole."""
+    last = int(pts_ns[-1])
+    if following_ns - last <= HOLE_NS:
+        return following_ns
+    return last + (int(np.median(np.diff(pts_ns))) if len(pts_ns) > 1 else 0)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from threading import Lock
@@ -40,6 +40,7 @@ from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
 from talkface.ingest.inputs import READ_AGAIN_SECONDS, content_of
 from talkface.ingest.shots import ShotCutter
+from talkface.ingest.speaking import SPEAKER, SpeakingCutter, log_odds
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
@@ -102,17 +103,17 @@ class UnitReport:
 
 @dataclass
 class Stopwatch:
-    """CPU seconds of this process by stage."""
+    """CPU seconds of this process by stage; those of a stage within another are the inner one's alone."""
 
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        started = time.process_time()
+        outside = time.process_time() - sum(self.cpu.values())
         try:
             yield
         finally:
-            self.cpu[stage] += time.process_time() - started
+            self.cpu[stage] += time.process_time() - sum(self.cpu.values()) - outside
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
     if unknown := sorted(set(pack.annotate) - set(annotator_names())):
         raise ConfigError(f"annotate: no annotator named {unknown[0]!r}; there are: {', '.join(annotator_names())}")
     made = []
-    for name in in_order(pack.annotators):
+    for name in in_order(pack.wanted):
         cls = annotator_class(name)
         if "mp4" in cls.reads and not pack.keep_video:
             raise ConfigError(f"{name} looks at the clips' pictures, and --no-video keeps none. Leave out one of them.")
@@ -300,7 +301,7 @@ class _UnitWork:
             pauses = [(a + sound.start_ns, b + sound.start_ns) for a, b in self.tools.voice.pauses(sound.samples)]
         shots = ShotCutter(self.pack.shots)
         tracker = Tracker(self.tools.detector, self.tools.mesh, self.pack.faces, self.clock)
-        cutter = Cutter(self.pack, pauses, source=self.unit.source.name)
+        cutter = self._cutter(sound, pauses)
         with VideoReader(self.unit.source.uri, start_ns=self.unit.start_ns, end_ns=self.unit.end_ns) as reader:
             for frame in self._decoded(reader):
                 with self.clock("shots"):
@@ -314,6 +315,29 @@ class _UnitWork:
             yield from cutter.close(reader.frame_duration_ns)
         self.broken_packets, self.bad_timestamps = reader.broken_packets, reader.bad_timestamps
         self.rejects += cutter.rejects
+
+    def _cutter(self, sound: Sound, pauses: Sequence[tuple[int, int]]) -> Cutter | SpeakingCutter:
+        cutter = Cutter(self.pack, pauses, source=self.unit.source.name)
+        if not self.pack.cut.speaking:
+            return cutter
+        return SpeakingCutter(cutter, self.pack.cut, partial(self._talk, sound), source=self.unit.source.name)
+
+    def _talk(self, sound: Sound, cut: CutClip) -> np.ndarray:
+        speaker = next(a for a in self.tools.annotators if a.name == SPEAKER)
+        with self.clock("annotate"):
+            return log_odds(speaker, self._clip(cut), cut, sound.between(cut.start_ns, cut.end_ns))
+
+    def _clip(self, cut: CutClip) -> Clip:
+        return Clip(
+            key=f"{cut.start_ns // 1_000_000:08d}-{cut.track:02d}",
+            source=self.unit.source,
+            start_ns=cut.start_ns,
+            end_ns=cut.end_ns,
+            track=cut.track,
+            shot=cut.shot,
+            crop=cut.crop,
+            crop_size=self.pack.video.size,
+        )
 
     def _decoded(self, reader: VideoReader) -> Iterator[Frame]:
         frames = iter(reader)
@@ -338,17 +362,7 @@ class _UnitWork:
         return rows
 
     def _sample(self, cut: CutClip, sound: Sound) -> tuple[dict[str, Any], dict[str, bytes]]:
-        part = sound.between(cut.start_ns, cut.end_ns)
-        clip = Clip(
-            key=f"{cut.start_ns // 1_000_000:08d}-{cut.track:02d}",
-            source=self.unit.source,
-            start_ns=cut.start_ns,
-            end_ns=cut.end_ns,
-            track=cut.track,
-            shot=cut.shot,
-            crop=cut.crop,
-            crop_size=self.pack.video.size,
-        )
+        part, clip = sound.between(cut.start_ns, cut.end_ns), self._clip(cut)
         timeline = Timeline(cut.pts_ns - cut.start_ns)
         video = self._encode(cut, timeline) if self.pack.keep_video else b""
         with self.clock("annotate"):

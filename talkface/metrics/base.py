@@ -23,7 +23,8 @@ class Face:
     ``columns`` have a row a frame, missing is NaN: ``arkit`` (52), ``head`` (7: quaternion wxyz, cm), ``flame`` (59),
     ``lm68`` (68, 2: pixels of a 256 crop), and from the built-in head moved by ``arkit`` and ``head``: ``lips``
     (vertices, 3: cm) and ``rig68`` (68, 2: pixels of a picture of 256). ``sound`` is 16 kHz mono from time 0.
-    ``pictures`` gives RGB frames in order. ``lacking`` says of columns that are there and must not be read why.
+    ``pictures`` gives RGB frames in order. ``identity`` says who it is; ``scores`` are those of a dataset's clip that
+    are known. ``lacking`` says of columns that are there and must not be read why.
     """
 
     key: str
@@ -33,12 +34,16 @@ class Face:
     labels: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     pictures: Callable[[], Iterator[UInt8[np.ndarray, "height width 3"]]] | None = None
+    identity: Float[np.ndarray, " k"] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, what: str) -> bool:
-        """Whether a column, ``sound`` or ``pictures`` is there and not wholly missing."""
-        if what in ("sound", "pictures"):
+        """Whether a column, a score, ``sound``, ``pictures`` or ``identity`` is there and not wholly missing."""
+        if what in ("sound", "pictures", "identity"):
             return getattr(self, what) is not None
+        if what in self.scores:
+            return True
         return what in self.columns and bool(np.isfinite(self.columns[what]).any())
 
 
@@ -92,10 +97,10 @@ class Value:
 class Metric(Protocol):
     """Numbers from a comparison.
 
-    ``needs`` names what every face it looks at must have (a column, ``sound``, ``pictures``), and ``pairs``,
-    ``references``, ``sync_expert`` or ``flame_model``. ``describes`` is true where the numbers describe one set of
-    faces, so that those of the references are worth having beside them. ``compute`` gives a float for every name in
-    ``values``, NaN where there is nothing to measure.
+    ``needs`` names what every face it looks at must have (see `Face.has`), and ``pairs``, ``references``,
+    ``sync_expert`` or ``flame_model``. ``describes`` is true where the numbers describe one set of faces, so that those
+    of the references are worth having beside them. ``compute`` gives a float for every name in ``values``, NaN where
+    there is nothing to measure.
     """
 
     name: str

@@ -18,8 +18,10 @@ from talkface.vocab import ARKIT
 
 Rig = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 """From columns ``arkit`` and ``head`` to ``lips`` and ``rig68``."""
-MORE = ("flame", "lm68")
+MORE = ("flame", "lm68", "identity")
 """Columns besides blendshapes and head that a dataset may have."""
+SCORES = ("lse_d", "lse_c")
+"""Scores of a dataset's clips that are measures themselves."""
 CROP = 256
 """Pixels of the crop in which real landmarks are measured, as in the papers."""
 
@@ -36,7 +38,7 @@ def on_rig(face: Face, rig: Rig) -> Face:
 
 
 def of_clip(dataset: Dataset, key: str) -> Face:
-    """A clip of a dataset with its sound, landmarks in the crop and pictures, as far as the dataset has them."""
+    """A clip of a dataset with landmarks in the crop, sound, pictures, identity and scores, as far as it has them."""
     face = of_motion(motion_of(dataset, key), key)
     there = {s.name for s in dataset.specs()} & set(MORE)
     columns = dict(dataset.arrays(key, sorted(there)))
@@ -44,15 +46,24 @@ def of_clip(dataset: Dataset, key: str) -> Face:
     if "lm68" in columns:
         crop = np.array(about["crop"])
         columns["lm68"] = (columns["lm68"] @ crop[:, :2].T + crop[:, 2]) * (CROP / about["crop_size"])
+    identity = columns.pop("identity", None)
     heard = about["scores"].get("has_sound", 1.0) != 0.0
     return replace(
         face,
         columns={**face.columns, **columns},
-        lacking={name: why for name in MORE if (why := dataset.stale(name))},
+        identity=identity if identity is not None and np.isfinite(identity).all() else None,
+        scores=_scores(dataset, key),
+        lacking={name: why for name in (*MORE, *SCORES) if (why := dataset.stale(name))},
         sound=decode_flac(dataset.member(key, "flac")) if heard else None,
         labels=about["labels"],
         pictures=(lambda: iter(ClipFrames(dataset.member(key, "mp4")))) if dataset.info.has_video else None,
     )
+
+
+def _scores(dataset: Dataset, key: str) -> Mapping[str, float]:
+    row = dataset.clips.slice(dataset.row(key), 1)
+    found = {name: row.column(name)[0].as_py() for name in SCORES if name in row.column_names}
+    return {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
 def read_faces(where: str) -> list[Face]:

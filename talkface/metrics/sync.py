@@ -21,8 +21,8 @@ class Metric:
     needs = ("arkit", "sound", "sync_expert")
     describes = True
     values: Mapping[str, Value] = {
-        "sync_distance": Value("", "lower", "mean distance at the best shift (LSE-D)"),
-        "sync_confidence": Value("", "higher", "median over shifts less the smallest (LSE-C)"),
+        "sync_distance": Value("", "lower", "mean distance at the best shift, as LSE-D"),
+        "sync_confidence": Value("", "higher", "median over shifts less the smallest, as LSE-C"),
         "sync_offset": Value("ms", "as reference", "the best shift: positive where the sound fits when taken later"),
     }
 

@@ -74,7 +74,9 @@ class Motion:
         """
         if Path(path).suffix == ".csv":
             if self.is_synthetic:
-                _write(f"{path}.json", json.dumps(dict(self.provenance), indent=1, sort_keys=True).encode())
+                _write(_beside(path), json.dumps(dict(self.provenance), indent=1, sort_keys=True).encode())
+            else:
+                _beside(path).unlink(missing_ok=True)
             _write(path, self.live_link().encode())
             return
         buffer = io.BytesIO()
@@ -93,7 +95,10 @@ class Motion:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, or a Live Link Face recording. Raises SourceError for anything else."""
+        """Read what `save` wrote, or a Live Link Face recording. Raises SourceError for anything else.
+
+        A ``.csv`` whose ``.json`` is not beside it is taken for a recording.
+        """
         if Path(path).suffix == ".csv":
             return cls._recorded(path)
         try:
@@ -116,7 +121,7 @@ class Motion:
     @classmethod
     def _recorded(cls, path: str | Path) -> Self:
         found = read_live_link(path)
-        about = {"synthetic": False, "live_link_face": Path(path).name}
+        about = _told_beside(path) or {"synthetic": False, "live_link_face": Path(path).name}
         head, fps = head_rows(found.angles), Timeline(found.pts_ns).fps
         return cls(pts_ns=found.pts_ns, arkit=found.arkit, head=head, fps=fps, provenance=about)
 
@@ -158,6 +163,21 @@ def head_rows(
     if translation is not None:
         rows[:, 4:] = translation
     return rows.astype(np.float32)
+
+
+def _beside(path: str | Path) -> Path:
+    """Where a ``.csv`` has its provenance."""
+    return Path(f"{path}.json")
+
+
+def _told_beside(path: str | Path) -> Mapping[str, Any]:
+    """The provenance beside a ``.csv``, empty where there is none. Raises SourceError for a damaged one."""
+    try:
+        return dict(json.loads(_beside(path).read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise SourceError(f"{_beside(path)}: not the provenance of a motion ({error}). Remove it.") from error
 
 
 def _write(path: str | Path, data: bytes) -> None:

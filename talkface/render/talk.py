@@ -1,6 +1,8 @@
 """Motion to pictures: on a rig, beside a clip, as a contact sheet, and as an mp4 that says what it is."""
 
 import json
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,6 +29,8 @@ SHOWN = ("jawOpen", "mouthFunnel", "mouthSmileLeft", "browInnerUp", "eyeBlinkLef
 _ORIGINS = ("checkpoint", "made_from", "clip", "live_link_face")
 """Parts of a provenance that say where motion is from, the first that is there."""
 _STRIP = 96
+_PNG_HEAD = 33
+"""Bytes of a PNG's signature and header chunk."""
 _FOREVER = (1 << 60, 1 << 60)
 _HOLD = 12
 """Frames that the range of motion spends on one shape."""
@@ -161,9 +165,17 @@ def shapes_sheet(rig: Rig, *, size: int = 192) -> Picture:
     return contact_sheet(pictures, names, columns=9, tile=(size, size))
 
 
-def write_png(picture: Picture, path: str | Path) -> None:
-    """Write a picture; the file is whole or absent."""
-    Folder(Path(path).parent).write(Path(path).name, cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())
+def write_png(picture: Picture, path: str | Path, tags: Mapping[str, str]) -> None:
+    """Write a picture that says what it is; the file is whole or absent."""
+    data = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+    said = b"".join(_png_text(*tag) for tag in tags.items())
+    Folder(Path(path).parent).write(Path(path).name, data[:_PNG_HEAD] + said + data[_PNG_HEAD:])
+
+
+def _png_text(keyword: str, text: str) -> bytes:
+    """An iTXt chunk: text in UTF-8 (PNG specification, 11.3.3)."""
+    body = b"iTXt" + keyword.capitalize().encode() + b"\0\0\0\0\0" + text.encode()
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def tags_of(motion: Motion, rig_name: str) -> Mapping[str, str]:

@@ -29,9 +29,6 @@ from talkface.train.features import SoundFacts, speech_of
 from talkface.vocab import EMOTIONS
 from talkface.weights import Models
 
-MOST_CLIPS = 32
-"""Clips whose frames are taken together where a style is given by its labels."""
-
 
 @dataclass(frozen=True)
 class Made:
@@ -99,22 +96,24 @@ def read_style(
     data: Dataset | None = None,
     emotion: str | None = None,
     intensity: int | None = None,
+    seed: int = 0,
 ) -> Style:
-    """The frames that show how to look.
+    """The frames that show how to look: those of one clip, as in DREAM-Talk 3.2. Pooled people would take turns.
 
     ``style`` is a video, a motion file (.npz, or .csv of Live Link Face), or the key of a clip of ``data``.
-    ``emotion`` (and ``intensity``) take clips of ``data`` with that label instead, of the speaker of the clip
-    ``style`` where it is one and has one. Raises ConfigError for what cannot be, SourceError where no face is found.
+    ``emotion`` (and ``intensity``) take a clip of ``data`` with that label instead, drawn by ``seed``, of the speaker
+    of the clip ``style`` where that is given. Raises ConfigError for what cannot be, SourceError where no face is
+    found.
     """
     if emotion is not None:
-        return _by_label(data, emotion, intensity, style)
+        return _by_label(data, emotion, intensity, style, seed)
     if style is None:
         raise ConfigError("no style: give --style a video, a motion file or a clip's key, or --emotion and --data.")
     if Path(style).suffix in (".npz", ".csv") and Path(style).exists():
         motion = Motion.load(style)
         return _style(motion.arkit, motion.head, style)
     if data is not None and style in data:
-        return _of_clips(data, [data.row(style)], style)
+        return _of_clip(data, style)
     if not Path(style).exists():
         known = "" if data is None else f", nor a clip of {data.url}"
         raise ConfigError(f"--style {style}: no such file{known}.")
@@ -129,28 +128,26 @@ def _style(arkit: np.ndarray, head: np.ndarray, name: str) -> Style:
     return Style(arkit[seen].astype(np.float32), head[seen, :7].astype(np.float32), name)
 
 
-def _of_clips(data: Dataset, rows: Sequence[int], name: str) -> Style:
-    views = data.views(rows, ["arkit", "head"])
-    arkit, head = (np.concatenate([v[c] for v in views]) for c in ("arkit", "head"))
-    return _style(arkit, head, name)
+def _of_clip(data: Dataset, key: str) -> Style:
+    arrays = data.arrays(key, ["arkit", "head"])
+    return _style(arrays["arkit"], arrays["head"], key)
 
 
-def _by_label(data: Dataset | None, emotion: str, intensity: int | None, near: str | None) -> Style:
+def _by_label(data: Dataset | None, emotion: str, intensity: int | None, near: str | None, seed: int) -> Style:
     if data is None:
         raise ConfigError("--emotion takes its style from a dataset: give --data.")
     if emotion not in EMOTIONS:
         raise ConfigError(f"--emotion {emotion}: expected one of {', '.join(EMOTIONS)}.")
-    found = data.where(pc.field("emotion") == emotion)
-    if intensity is not None:
-        found = found.where(pc.field("intensity") == intensity)
     speaker = data.clips.column("speaker")[data.row(near)].as_py() if near is not None else None
-    same = found.where(pc.field("speaker") == speaker) if speaker else found
-    chosen = same if len(same) else found
-    if len(chosen) == 0:
+    wanted = {"emotion": emotion, "intensity": intensity, "speaker": speaker}
+    found = data
+    for label, value in wanted.items():
+        found = found if value is None else found.where(pc.field(label) == value)
+    if len(found) == 0:
         level = "" if intensity is None else f" at intensity {intensity}"
-        raise ConfigError(f"{data.url}: no clip is labelled {emotion}{level}. See: toolkit stats {data.url}")
-    rows = np.unique(np.linspace(0, len(chosen) - 1, min(MOST_CLIPS, len(chosen))).astype(int))
-    return _of_clips(chosen, rows.tolist(), f"{emotion} {intensity or ''} of {speaker or data.url}".replace("  ", " "))
+        who = "" if speaker is None else f" of {speaker}"
+        raise ConfigError(f"{data.url}: no clip{who} is labelled {emotion}{level}. See: toolkit stats {data.url}")
+    return _of_clip(found, found.keys()[np.random.default_rng(seed).integers(len(found))])
 
 
 def _of_video(path: str, models: Models) -> Style:

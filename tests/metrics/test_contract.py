@@ -11,16 +11,19 @@ from talkface.errors import ConfigError
 from talkface.metrics.base import Comparison, metric, metric_names
 from talkface.metrics.evaluate import evaluate, ready_for
 from talkface.motion import Motion
+from talkface.render.synthetic import write_wav
+from talkface.vocab import ARKIT
 from tests.conftest import ROOT, Toolkit
-from tests.metrics.making import face, moving, speech, versus
+from tests.metrics.making import JAW, face, moving, speech, versus
 
 EQUAL = {
     "lip_vertex_error": 0, "lip_vertex_mean": 0, "flame_vertex_mean": 0, "flame_jaw_mean": 0,
     "mouth_error": 0, "upper_face_error": 0, "jaw_open_error": 0,
     "jaw_open_correlation": 1, "mouth_velocity_error": 0, "face_velocity_error": 0, "head_velocity_error": 0,
     "f_lmd": 0,
-    "m_lmd": 0, "f_lmd_rig": 0, "m_lmd_rig": 0, "e_fid_arkit": 0, "e_fid_flame": 0, "psnr": 100, "ssim": 1,
+    "m_lmd": 0, "f_lmd_rig": 0, "m_lmd_rig": 0, "e_fid_arkit": 0, "e_fid_flame": 0, "f_sim": 1, "psnr": 100, "ssim": 1,
 }  # fmt: skip
+CLOSE = ARKIT.index("mouthClose")
 
 
 class Expert:
@@ -51,7 +54,10 @@ def complete(key: str = "a", seed: int = 0):
     }  # fmt: skip
     sound = speech(arkit[:, 17])
     angles = np.cumsum(rng.normal(0, 0.02, (50, 3)), axis=0)
-    return face(arkit, key=key, angles=angles, columns=columns, sound=sound, pictures=lambda: iter(pictures))
+    return face(
+        arkit, key=key, angles=angles, columns=columns, sound=sound, pictures=lambda: iter(pictures),
+        identity=rng.normal(size=128), scores={"lse_d": 7.0 + seed, "lse_c": 6.0},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", metric_names())
@@ -134,3 +140,15 @@ def test_command_on_files_and_folders(tmp_path: Path, toolkit: Toolkit) -> None:
     assert "no metric named" in toolkit("evaluate", made, "--metrics", "beauty", code=2).stderr
     lost = toolkit("evaluate", made, "--sync", tmp_path / "nowhere", code=1).stderr
     assert "nowhere" in lost and len(lost.strip().splitlines()) == 1
+
+
+def test_motion_alone_is_measured_against_its_sound(tmp_path: Path, toolkit: Toolkit) -> None:
+    who = face(moving(0))
+    write(tmp_path / "m.npz", 0, synthetic=True)
+    write_wav(tmp_path / "a.wav", speech(who.columns["arkit"][:, JAW] - who.columns["arkit"][:, CLOSE]))
+    arguments = (tmp_path / "m.npz", "--audio", tmp_path / "a.wav", "--metrics", "beat", "--json")
+    values = json.loads(toolkit("evaluate", *arguments).stdout)["values"]
+    assert values["mouth_energy_correlation"]["value"] > 0.9
+    write(tmp_path / "n.npz", 1)
+    several = toolkit("evaluate", tmp_path, "--audio", tmp_path / "a.wav", code=2).stderr
+    assert "one motion file, but here are 2 faces" in several and len(several.strip().splitlines()) == 1

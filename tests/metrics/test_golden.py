@@ -276,3 +276,11 @@ def test_flames_vertices_move_as_far_as_its_file_says(tmp_path: Path) -> None:
     found = metric("flame_vertices").compute(replace(both, flame_model=flame))
     assert found["flame_vertex_mean"] == pytest.approx(1000 * apart[:, known].mean(), rel=1e-4)
     assert found["flame_jaw_mean"] == pytest.approx(1000 * apart[flame.on_jaw()][:, known].mean(), rel=1e-4)
+
+
+def test_similarity_of_known_vectors_and_of_those_that_do_not_compare() -> None:
+    one, other, wider = np.array([3.0, 4, 0]), np.array([0.0, 2, 0]), np.ones(4)
+    faces = {name: face(identity=v) for name, v in (("one", one), ("other", other), ("wider", wider))}
+    of = metric("face_similarity").compute
+    assert of(versus(faces["one"], faces["other"]))["f_sim"] == pytest.approx(0.8)
+    assert np.isnan(of(versus(faces["one"], faces["wider"]))["f_sim"])

@@ -7,6 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
@@ -161,8 +162,28 @@ def test_command_on_motion_files(tmp_path: Path, toolkit: Toolkit) -> None:
     assert ClipFrames(out).get([11]).shape == (1, 96, 96, 3)
     assert centres(read_sound(str(out), 0, 480_000_000).samples, [0.25])[0] == pytest.approx(0.25, abs=2e-4)
     assert cv2.imread(str(png)) is not None
-    motion(3).save(tmp_path / "m.csv")
-    toolkit("render", tmp_path / "m.csv", "--sheet", png)
+
+
+def test_what_a_csv_tells_goes_into_video_and_sheet(tmp_path: Path, toolkit: Toolkit) -> None:
+    """Live Link Face's format has no place for it, yet what a model made stays what a model made."""
+    about = {"synthetic": True, "checkpoint": "abc", "style": "Zoë"}
+    motion(3, **about).save(tmp_path / "m.csv")
+    toolkit("render", tmp_path / "m.csv", "--out", tmp_path / "m.mp4", "--sheet", tmp_path / "m.png", "--size", "64")
+    with av.open(str(tmp_path / "m.mp4")) as container:
+        video = container.metadata
+    with Image.open(tmp_path / "m.png") as picture:
+        picture.load()
+        sheet = {name.lower(): text for name, text in picture.text.items()}
+    for tags in (video, sheet):
+        assert tags["title"] == "Synthetic talking face"
+        assert "Motion of a model" in tags["comment"] and "checkpoint abc" in tags["comment"]
+        assert json.loads(tags["description"])["motion"] == about
+
+
+def test_a_png_says_what_any_language_calls_it(tmp_path: Path) -> None:
+    talk.write_png(np.full((8, 8, 3), (250, 10, 90), np.uint8), tmp_path / "a.png", {"title": "Gesicht für ü"})
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.getpixel((3, 3)) == (250, 10, 90) and picture.text == {"Title": "Gesicht für ü"}
 
 
 def test_command_on_a_dataset(demo: Path, tmp_path: Path, toolkit: Toolkit) -> None:

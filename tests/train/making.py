@@ -66,11 +66,12 @@ def make(
     columns: Sequence[ColumnSpec] = COLUMNS,
     silent: Sequence[int] = (),
     spoil: Sequence[int] = (),
+    faceless: Sequence[int] = (),
     val: float = 0.3,
 ) -> str:
     """Build a dataset, one source a talker (speaker, emotion); returns its url.
 
-    The clips in ``silent`` have no sound, those in ``spoil`` an infinite jaw.
+    The clips in ``silent`` have no sound, those in ``spoil`` an infinite jaw, those in ``faceless`` no face.
     """
     folder = Folder(str(root))
     packs = Folder(f"{folder.url}/{PACKS}")
@@ -81,6 +82,8 @@ def make(
         clip = talker(number, emotion, frames, silent=number in silent)
         if number in spoil:
             clip["arkit"][:, ARKIT.index("jawOpen")] = np.float32(3e38)
+        if number in faceless:
+            clip["arkit"][:] = np.nan
         end = frames * 40_000_000
         record = {
             "key": key, "track": 0, "shot": 0, "start_ns": 0, "end_ns": end, "duration": end / 1e9, "frames": frames,
