@@ -4,7 +4,7 @@ bfloat16 against float32; `toolkit annotate` as a whole, and what it reads.
 The clip is a synthetic face, or the first clip of the video that --clip names, ingested as any other. CPU seconds of
 one thread on the machine at hand; where a model file is missing, random weights of its true size stand in, which cost
 the same. Opening models is not counted but for the whole job. The share is that of a run with all of them, the tracker
-and the crop's encoding left out. It takes about ten minutes.
+and the crop's encoding left out. It takes some minutes.
 """
 
 import argparse
