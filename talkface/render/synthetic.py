@@ -1,5 +1,6 @@
 """Clips of synthetic people with their ground truth, and the demo's input set."""
 
+import json
 import wave
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Int16, Int64, UInt8
 from scipy.spatial.transform import Rotation
 
+import talkface
 from talkface.clip import NS
 from talkface.media import VideoWriter
 from talkface.render.identity import Identity
@@ -16,6 +18,13 @@ from talkface.render.performance import Motion, Performance, perform
 from talkface.render.raster import Camera
 from talkface.render.rig import Canvas, Head, wall
 from talkface.vocab import ARKIT, SAMPLE_RATE
+
+TAGS = {
+    "title": "Synthetic talking face",
+    "comment": "Synthetic: not a recording of a person. Made by toolkit synth.",
+    "description": json.dumps({"synthetic": True, "talkface": talkface.__version__}),
+}
+"""What every clip says of itself."""
 
 PEOPLE = {
     "M003": Identity(jaw=1.03, brow=1.15, lips=0.85, lip=(200, 126, 116), voice_hz=112, eye=(70, 112, 150)),
@@ -254,6 +263,6 @@ def _write(
     background: UInt8[np.ndarray, "height width 3"],
     sound: Int16[np.ndarray, " samples"] | None,
 ) -> None:
-    with VideoWriter(path, camera.width, camera.height, sound=sound) as video:
+    with VideoWriter(path, camera.width, camera.height, sound=sound, tags=TAGS) as video:
         for rgb, pts_ns in zip(pictures(cast, camera, background), cast[0][1].pts_ns.tolist(), strict=True):
             video.write(rgb, pts_ns)

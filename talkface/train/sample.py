@@ -151,21 +151,27 @@ def _by_label(data: Dataset | None, emotion: str, intensity: int | None, near: s
 
 
 def _of_video(path: str, models: Models) -> Style:
-    """Blendshapes and head pose of the largest face of a video, measured as an ingest does."""
+    """Blendshapes and head pose of the face that a video shows longest, measured as an ingest does."""
     pack = Pack(annotators=("box", "landmarks", "arkit", "head"), keep_video=False, cut=Cut(min_seconds=0.2))
     with tempfile.TemporaryDirectory() as folder:
         out = Folder(folder)
         result = job.ingest(scan([path]), out, Ingest(pack=pack), models, workers=0)
-        packs = Folder(f"{out.url}/{PACKS}")
-        members: dict[str, list[np.ndarray]] = {"arkit": [], "head": []}
-        for name in packs.names(suffix=".tar"):
-            with packs.open(name) as file:
-                for member, data in tar_members(file):
-                    column = member.name.split(".")[1]
-                    if member.name.endswith(".npy") and column in members:
-                        members[column].append(from_npy(data))
-    if not members["arkit"]:
+        tracks = _tracks(Folder(f"{out.url}/{PACKS}"))
+    if not tracks:
         why = result.rejects[0]["reason"] if result.rejects else "no face found"
         raise SourceError(f"{path}: no valid face in it ({why}): it cannot serve as a style.", "no_face")
-    arkit, head = (np.concatenate(members[c]) for c in ("arkit", "head"))
-    return _style(arkit, head, Path(path).name)
+    longest = max(tracks.values(), key=lambda columns: len(columns["arkit"]))
+    return _style(longest["arkit"], longest["head"], Path(path).name)
+
+
+def _tracks(packs: Folder) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """``arkit`` and ``head`` of every track in every pack of a source, its clips one after the other."""
+    found: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
+    for name in packs.names(suffix=".tar"):
+        with packs.open(name) as file:
+            for member, data in tar_members(file):
+                key, column = member.name.split(".")[:2]
+                if column in ("arkit", "head"):
+                    track = found.setdefault((name, key.rpartition("-")[2]), {"arkit": [], "head": []})
+                    track[column].append(from_npy(data))
+    return {track: {c: np.concatenate(parts) for c, parts in of.items()} for track, of in found.items()}

@@ -1,8 +1,10 @@
 """Clips and their truth: exact timestamps, determinism, performances that do what they say, the demo's tree."""
 
+import json
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +131,10 @@ def test_two_people_talk_in_turn(tmp_path: Path) -> None:
         turn = len(first) // 2
         assert truth["arkit"][:turn, jaw].max() > 0.2 > truth["arkit"][turn + 5 :, jaw].max()
         assert truth["second_arkit"][turn:, jaw].max() > 0.2 > truth["second_arkit"][: turn - 2, jaw].max()
+
+
+def test_a_clip_says_that_it_is_synthetic(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    make_clip(path, identity=PEOPLE["M003"], seconds=0.2, size=SMALL)
+    with av.open(str(path)) as container:
+        assert json.loads(container.metadata["description"])["synthetic"] is True

@@ -16,6 +16,7 @@ from talkface.datasets.reader import open_dataset
 from talkface.datasets.selection import mark
 from talkface.errors import ConfigError, SourceError
 from talkface.motion import Motion
+from talkface.render.synthetic import two_people
 from talkface.train import checkpoint
 from talkface.train.sample import read_speech, read_style
 from talkface.train.sample import sample as draw
@@ -185,6 +186,13 @@ def test_a_video_is_a_style(sample: Run, tmp_path: Path, media: Path, models: Pa
     video = media / "emotional" / "dreamtalk__M030_front_happy_level3_001.mp4"
     path, said = sample("--audio", write_sound(tmp_path / "a.wav", 1), "--style", video, "--models", models)
     assert video.name in said and len(Motion.load(path)) == 25
+
+
+def test_a_video_of_two_people_is_the_style_of_one(tmp_path: Path, models: Path) -> None:
+    """Both are seen in every frame: the style has one face a frame."""
+    video = two_people(tmp_path / "two.mp4", seconds=1.2)
+    style = read_style(str(video), Models(models, offline=True))
+    assert 20 <= len(style.arkit) <= 30
 
 
 @pytest.mark.parametrize(
