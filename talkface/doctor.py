@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from talkface import media
+from talkface.annotate._nets import quick_precision
 from talkface.weights import Models, how_to_get
 
 PACKAGES = (
@@ -82,3 +83,4 @@ def _machine(folder: Path) -> Iterator[Finding]:
     yield Finding("ok" if free > 10 else "note", "disk", f"{free:.0f} GB free in {folder}")
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (not needed to ingest)"
     yield Finding("ok", "gpu", gpu)
+    yield Finding("ok", "precision auto", quick_precision())

@@ -10,6 +10,7 @@ def test_this_machine_is_fit(tmp_path: Path) -> None:
     findings = {f.what: f for f in examine(Models(offline=True, cache=tmp_path / "none"), tmp_path)}
     assert not [f for f in findings.values() if f.level == "bad"]
     assert findings["decoder h264"].level == "ok"
+    assert findings["precision auto"].detail in ("float32", "bfloat16")
     assert "toolkit models pull face_landmarker" in findings["model face_landmarker"].detail
 
 

@@ -129,13 +129,3 @@ def cut_face(picture: UInt8[np.ndarray, "height width 3"], points: Points) -> UI
     matrix = to_input(points)
     matrix[:, 2] += 0.5 * matrix[:, 0:2].sum(axis=1) - 0.5  # OpenCV counts from the centre of the first pixel
     return np.asarray(cv2.warpAffine(picture, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR))
-
-
-def projected(
-    vertices: Float[np.ndarray, "n vertices 3"], camera: Float[np.ndarray, "n 3"], points: Float[np.ndarray, "n 68 2"]
-) -> Float[np.ndarray, "n vertices 2"]:
-    """Where vertices of FLAME's mesh lie in the picture that ``points`` lie in: scale, x and y of ``camera`` are those
-    of DECA's orthographic camera, x and y in -1..1 of the encoder's input, y up."""
-    flat = camera[:, None, :1] * (vertices[..., :2] + camera[:, None, 1:]) * (1, -1)
-    back = np.stack([cv2.invertAffineTransform(to_input(p)) for p in points])
-    return np.asarray(np.einsum("nij,nvj->nvi", back[:, :, :2], (flat + 1) * (SIDE / 2)) + back[:, None, :, 2])

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from talkface.errors import WeightsError
 
-Precision = Literal["float32", "bfloat16"]
 T = TypeVar("T")
 
 _NAMED: Final = 3
@@ -58,6 +58,23 @@ def _some(names: list[str]) -> str:
 def device() -> torch.device:
     """The GPU where there is one, else the CPU. ``CUDA_VISIBLE_DEVICES=`` keeps to the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+_QUICK: Final = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Instructions of x86 and ARM for bfloat16, as torch calls them."""
+
+
+def quick_precision() -> Literal["float32", "bfloat16"]:
+    """bfloat16 on a CPU with instructions for it; float32 on any other, on a GPU, and where torch cannot tell."""
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.4
+    on_cpu = device().type == "cpu"
+    return "bfloat16" if on_cpu and any(known.get(name) for name in _QUICK) else "float32"
+
+
+Precision = Annotated[
+    Literal["float32", "bfloat16"], BeforeValidator(lambda given: quick_precision() if given == "auto" else given)
+]
+"""A setting: ``auto`` becomes what `quick_precision` says as soon as it is read, so that records and caches know it."""
 
 
 @contextmanager

@@ -24,7 +24,8 @@ class FlameConfig(AnnotatorConfig):
 
     precision: Precision = Field(
         "float32",
-        description="bfloat16: about twice as fast on a CPU that has it, off by a tenth of the outputs' deviation",
+        description="bfloat16: about twice as fast on a CPU that has it, off by a tenth of the outputs' deviation; "
+        "auto: that on such a CPU, else float32: the result then depends on the machine",
     )
     batch: int = Field(16, ge=1, description="pictures that go through the network at once")
 

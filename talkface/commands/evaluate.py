@@ -8,6 +8,7 @@ import typer
 from talkface.commands._options import ModelsDir, Offline, read_audio
 
 if TYPE_CHECKING:
+    from talkface.flame import Flame
     from talkface.metrics.base import Face, SyncExpert
     from talkface.weights import Models
 
@@ -50,13 +51,15 @@ def command(
     references = [] if reference is None else read_faces(reference)
     pairs = [(on_rig(a, rig), on_rig(b, rig)) for a, b in pair_up(faces, references)]
     heard = {face.key: face for face, _ in pairs}
+    there = Models(models, offline=offline)
     given = Comparison(
         generated=[heard.get(face.key, face) for face in faces],
         references=references,
         pairs=pairs,
         window=window,
         stride=window - 1 if stride is None else stride,
-        sync_expert=None if sync is None else _expert(sync, Models(models, offline=offline)),
+        sync_expert=None if sync is None else _expert(sync, there),
+        flame_model=_flame(there) if any(a.has("flame") for a, _ in pairs) else None,
     )
     found = {
         "generated": {"from": generated, "faces": len(faces)},
@@ -93,3 +96,11 @@ def _expert(run: str, models: "Models") -> "SyncExpert":
     return Expert(
         task, cast(SyncNet, model.net), lambda samples: speech_from(samples, [model], models).columns[task.config.sound]
     )
+
+
+def _flame(models: "Models") -> "Flame | None":
+    """FLAME's head where its model file is here."""
+    from talkface.flame import load_flame
+
+    path = models.find("flame")
+    return None if path is None else load_flame(path)

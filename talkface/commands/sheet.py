@@ -1,19 +1,24 @@
 """``toolkit sheet``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface.commands._options import Url
+from talkface.commands._options import ModelsDir, Url
+
+if TYPE_CHECKING:
+    from talkface.datasets.reader import Dataset
+    from talkface.flame import Flame
 
 
 def command(
     url: Url,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("sheet.png"),
     clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the dataset.")] = 6,
+    models: ModelsDir = None,
 ) -> None:
-    """Draw clips with box, mesh, head axes and curves into one picture.
+    """Draw clips with box, mesh, head axes and curves into one picture, and FLAME's head where the dataset has it.
 
     Example: `toolkit sheet dataset --out sheet.png`
     """
@@ -21,5 +26,22 @@ def command(
     from talkface.datasets.reader import open_dataset
     from talkface.render.sheet import sheet
 
-    sheet(open_dataset(url), out, clips)
+    dataset = open_dataset(url)
+    sheet(dataset, out, clips, _flame(dataset, models))
     console.print(str(out), markup=False)
+
+
+def _flame(dataset: "Dataset", models: str | None) -> "Flame | None":
+    """FLAME's head, where the dataset has its parameters; says how to get the model where it is not here."""
+    from talkface.console import console
+    from talkface.flame import load_flame
+    from talkface.render.sheet import FLAME_NEEDS
+    from talkface.weights import Models, how_to_get
+
+    if not {spec.name for spec in dataset.specs()}.issuperset(FLAME_NEEDS):
+        return None
+    there = Models(models, offline=True)
+    if (path := there.find("flame")) is None:
+        console.print(f"FLAME's head is not drawn: {how_to_get(there.weight('flame'))}", markup=False)
+        return None
+    return load_flame(path)

@@ -10,6 +10,7 @@ import numpy as np
 from talkface.datasets.reader import Dataset
 from talkface.datasets.schema import SPLITS
 from talkface.datasets.selection import read_selection
+from talkface.datasets.turns import turns
 from talkface.errors import DatasetError
 from talkface.vocab import EMOTIONS
 
@@ -74,7 +75,8 @@ def _quantiles(values: Sequence[float | None]) -> list[float]:
 
 
 def why(dataset: Dataset, file: str) -> list[str]:
-    """What became of a source, line by line: its clips with their spans, and every reject with its reason.
+    """What became of a source, line by line: its clips with their spans, every reject with its reason, and who speaks
+    when, where the dataset has ``talk``.
 
     ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
     """
@@ -87,7 +89,11 @@ def why(dataset: Dataset, file: str) -> list[str]:
     clips = dataset.clips.to_pylist()
     selection = read_selection(dataset.folder)
     hidden = {c["key"]: reasons for c in clips if (reasons := selection.why_hidden(c))}
-    return [line for name in found for line in _story(name, sources, clips, rejects, hidden)]
+    return [
+        line
+        for name in found
+        for line in (*_story(name, sources, clips, rejects, hidden), *_speakers(dataset, name, clips))
+    ]
 
 
 def _is_meant(name: str, asked: str, uris: set[str]) -> bool:
@@ -118,6 +124,18 @@ def _story(
     ]
     events += [(r["start_ns"] or 0, f"  {_span(r)}  {_reason(r)}") for r in rejects if r["source"] == name]
     return lines + [text for _, text in sorted(events)]
+
+
+def _speakers(dataset: Dataset, name: str, clips: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who speaks from when to when in a source; nothing where that is not known."""
+    if "talk" not in {spec.name for spec in dataset.specs()}:
+        return []
+    starts = {c["key"]: c["start_ns"] for c in clips}
+    spoken = [
+        f"  {_span({'start_ns': starts[t.key] + t.start_ns, 'end_ns': starts[t.key] + t.end_ns})}  {t.key} speaks"
+        for t in turns(dataset, name)
+    ]
+    return spoken or ["  nobody is seen to speak"]
 
 
 def _hidden(clip: Mapping[str, Any], hidden: Mapping[str, Sequence[str]]) -> str:

@@ -26,7 +26,7 @@ def turns(dataset: Dataset, source: str, *, min_seconds: float = 0.3) -> list[Tu
     """The turns of all tracks of a source by time; none overlap. Needs the column ``talk`` (``--with speaker``).
 
     A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. What is shorter
-    than ``min_seconds`` goes to the turn before it.
+    than ``min_seconds``, about a word, goes to the turn before it, so that a flicker of the odds tears no word apart.
     """
     clips = [clip for clip in dataset.clips.to_pylist() if clip["source"] == source]
     if not clips:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int16, Int64, UInt8
+from jaxtyping import Bool, Float, Int16, Int64, UInt8
 
 import talkface.metrics
 from talkface.errors import ConfigError
@@ -55,6 +55,20 @@ class SyncExpert(Protocol):
         ...
 
 
+class FlameModel(Protocol):
+    """FLAME's head: `talkface.flame.Flame` is one."""
+
+    def on_jaw(self) -> Bool[np.ndarray, " vertices"]:
+        """The vertices that the jaw carries."""
+        ...
+
+    def vertices(
+        self, rows: Float[np.ndarray, "n 59"], shape: Float[np.ndarray, " 100"]
+    ) -> Float[np.ndarray, "n vertices 3"]:
+        """Vertices, in metres, of rows of ``flame``; NaN for rows with a gap."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What is measured: generated faces, references as a set, and pairs of both on the generated face's clock.
@@ -68,6 +82,7 @@ class Comparison:
     window: int = 32
     stride: int = 31
     sync_expert: SyncExpert | None = None
+    flame_model: FlameModel | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +97,10 @@ class Value:
 class Metric(Protocol):
     """Numbers from a comparison.
 
-    ``needs`` names what every face it looks at must have (see `Face.has`), and ``pairs``, ``references`` or
-    ``sync_expert``. ``describes`` is true where the numbers describe one set of faces, so that those of the references
-    are worth having beside them. ``compute`` gives a float for every name in ``values``, NaN where there is nothing to
-    measure.
+    ``needs`` names what every face it looks at must have (see `Face.has`), and ``pairs``, ``references``,
+    ``sync_expert`` or ``flame_model``. ``describes`` is true where the numbers describe one set of faces, so that those
+    of the references are worth having beside them. ``compute`` gives a float for every name in ``values``, NaN where
+    there is nothing to measure.
     """
 
     name: str

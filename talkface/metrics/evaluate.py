@@ -8,7 +8,7 @@ import numpy as np
 
 from talkface.metrics.base import Comparison, Face, Metric, metric, metric_names
 
-_SETS = ("pairs", "references", "sync_expert")
+_SETS = ("pairs", "references", "sync_expert", "flame_model")
 
 
 def evaluate(given: Comparison, names: Sequence[str] | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 Picture = UInt8[np.ndarray, "_height _width 3"]
 COLOURS = ((235, 94, 52), (38, 132, 196), (60, 158, 92), (170, 84, 176), (214, 158, 34), (90, 90, 90))
@@ -34,6 +34,24 @@ def draw_mesh(
     radius = 4 + rgb.shape[0] * (1 << _SHIFT) // 640
     for x, y in _fixed(points[seen, :2]).tolist():
         cv2.circle(rgb, (x, y), radius, colour, -1, cv2.LINE_AA, _SHIFT)
+
+
+def facing(
+    points: Float[np.ndarray, "points 2"], triangles: Int[np.ndarray, "triangles 3"]
+) -> Float[np.ndarray, "facing 2"]:
+    """The points (pixels) of a mesh on triangles that face the viewer: those that run counterclockwise as seen."""
+    a, b, c = (points[triangles[:, i]] for i in range(3))
+    (x1, y1), (x2, y2) = (b - a).T, (c - a).T
+    return points[np.unique(triangles[x1 * y2 - y1 * x2 < 0])]
+
+
+def write_word(rgb: Picture, word: str) -> None:
+    """A word in place, in the lower left corner, dark on a light ground."""
+    scale = rgb.shape[0] / 640
+    (width, height), base = cv2.getTextSize(word, _FONT, scale, 1)
+    top = rgb.shape[0] - height - 2 * base
+    rgb[top:, : width + 2 * base] = _PAPER
+    cv2.putText(rgb, word, (base, rgb.shape[0] - base), _FONT, scale, _INK, 1, cv2.LINE_AA)
 
 
 def draw_axes(

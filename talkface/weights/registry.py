@@ -82,7 +82,7 @@ REGISTRY: Final[Mapping[str, Weight]] = {
             commercial=False,
             description="FLAME 2020, the generic head model: vertices of FLAME's parameters",
             url="https://flame.is.tue.mpg.de",
-            check="talkface.annotate._flame:load_flame",
+            check="talkface.flame:load_flame",
         ),
         Weight(
             name="wav2vec",

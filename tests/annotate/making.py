@@ -1,11 +1,16 @@
-"""Clips for annotators: a table of columns, a crop, a video."""
+"""Clips for annotators: a table of columns, a crop, a video. Faces in pictures."""
 
 from io import BytesIO
+from pathlib import Path
 
+import cv2
 import numpy as np
 
+from talkface import config
 from talkface.annotate.base import ClipView
+from talkface.annotate.landmarks import FaceMesh
 from talkface.clip import NS, Clip, FrameTable, Source, Timeline
+from talkface.ingest.faces import ROI_SCALE, Detector, square_around
 from talkface.media import VideoWriter
 
 
@@ -34,3 +39,12 @@ def video_of(pictures: np.ndarray) -> bytes:
         for i, picture in enumerate(pictures):
             video.write(picture, i * NS // 25)
     return buffer.getvalue()
+
+
+def mesh_in(picture: Path, models: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """The mesh (478, 3) of the face in a picture file, and the picture's width and height."""
+    pixels = np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1])
+    faces = Detector("yunet", models / "yunet_n_640_640.onnx", config.Faces()).detect(pixels)
+    mesh = FaceMesh(models / "face_landmarker.task").detect(pixels, square_around(faces[0, :4], ROI_SCALE))
+    assert mesh is not None, picture
+    return mesh.points, (pixels.shape[1], pixels.shape[0])

@@ -5,6 +5,7 @@ To cover an annotator whose weights cannot be fetched freely, add a maker of its
 """
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,6 +111,37 @@ def random_flame(path: Path, vertices: int = 30, protocol: int = 2) -> None:
     (package / "ch.py").write_text(_CHUMPY)
     arguments = [str(package.parent), str(path), str(vertices), str(protocol)]
     subprocess.run([sys.executable, "-c", _WRITE_FLAME, *arguments], check=True)
+
+
+def frontal_deca(path: Path) -> None:
+    """``deca_model.tar`` that says of every picture: no rotation, in the middle, eight times as large as in metres."""
+    random_deca(path)
+    content = torch.load(path)
+    weight, bias = (content["E_flame"][f"layers.2.{part}"] for part in ("weight", "bias"))
+    weight[200:209], bias[200:209] = 0, torch.tensor([0.0] * 6 + [8, 0, 0])
+    torch.save(content, path)
+
+
+def egg_flame(path: Path) -> None:
+    """``generic_model.pkl`` of an egg, 14 x 20 x 18 cm, with a nose, whose lower end is jaw; only its pose moves it."""
+    rings, around = 24, 32
+    down, side = np.meshgrid(np.linspace(0, np.pi, rings), np.arange(around) / around * 2 * np.pi, indexing="ij")
+    x, y, z = np.sin(down) * np.sin(side), np.cos(down), np.sin(down) * np.cos(side)
+    nose = 0.3 * np.exp(-(x**2 + (y + 0.1) ** 2) / 0.02) * (z > 0)
+    corner = np.arange((rings - 1) * around).reshape(rings - 1, around)
+    right = np.roll(corner, -1, axis=1)
+    quads = np.stack([corner, corner + around, right + around, right], axis=-1).reshape(-1, 4)
+    n = rings * around
+    model = {
+        "v_template": np.stack([x, y, z + nose], axis=-1).reshape(n, 3) * (0.07, 0.1, 0.09),
+        "f": np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]]).astype(np.uint32),
+        "shapedirs": np.zeros((n, 3, 400)),
+        "posedirs": np.zeros((n, 3, 36)),
+        "J_regressor": np.zeros((5, n)),
+        "weights": np.eye(5)[np.where(y.ravel() < -0.5, 2, 1)],
+        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.uint32),
+    }
+    path.write_bytes(pickle.dumps(model, protocol=2))
 
 
 def random_syncnet(path: Path) -> None:

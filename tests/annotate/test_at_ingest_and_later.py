@@ -82,10 +82,9 @@ def ingested(
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path, toolkit: Toolkit) -> Made:
     root = tmp_path_factory.mktemp("made")
-    (folder := root / "models").mkdir()
-    models = stand_in_models(folder, *MAKERS)
+    models = stand_in_models(stand_ins, *MAKERS)
     how_shown = {
         "emotion": "happy",
         "seconds": SECONDS,
@@ -105,7 +104,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit) -> Made:
     whole = ingested(root / "clip.mp4", root / "whole", (*BEFORE, *BY_COMMAND, *BY_HASH), settings, models)
     later = ingested(root / "clip.mp4", root / "later", BEFORE, settings, models)
     config = config_file(root / "config.toml", settings)
-    how = ("--config", config, "--models", folder, "--offline", "--workers", "0")
+    how = ("--config", config, "--models", stand_ins, "--offline", "--workers", "0")
     toolkit("annotate", later, "--with", ",".join(BY_COMMAND), *how)
     annotate_dataset(str(later), BY_HASH, settings, models, workers=0)
     return Made(whole, later, models, settings)

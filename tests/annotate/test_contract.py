@@ -44,12 +44,6 @@ Open = Callable[[str], list[Annotator]]
 
 
 @pytest.fixture(scope="session")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder in which stand-ins of model files are made once."""
-    return tmp_path_factory.mktemp("stand-ins")
-
-
-@pytest.fixture(scope="session")
 def opened(request: pytest.FixtureRequest, stand_ins: Path) -> Open:
     """Open an annotator and those it needs, in their order, with default settings."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from transformers import ResNetConfig, ResNetModel
 
@@ -13,25 +14,25 @@ from talkface.annotate._deca import (
     cut_face,
     face_square,
     load_encoder,
-    projected,
     split,
     to_input,
 )
 from talkface.annotate._nets import PictureNet
 from talkface.annotate.base import ClipView, make_annotator
 from talkface.annotate.flame import NAMES, faces
+from talkface.annotate.landmarks import ibug68
 from talkface.errors import WeightsError
 from talkface.vocab import FLAME
 from talkface.weights import Models
-from tests.annotate.making import clip_view, video_of
+from tests.annotate.making import clip_view, mesh_in, video_of
 from tests.annotate.stand_ins import random_deca, stand_in_models, synthetic_video
 
 FRAMES = 6
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return stand_in_models(tmp_path_factory.mktemp("models"), "deca")
+def deca(stand_ins: Path) -> Models:
+    return stand_in_models(stand_ins, "deca")
 
 
 def in_transformers(state: Mapping[str, torch.Tensor]) -> ResNetModel:
@@ -55,8 +56,8 @@ def in_transformers(state: Mapping[str, torch.Tensor]) -> ResNetModel:
     return net
 
 
-def test_the_encoder_is_a_resnet_and_two_layers(models: Models) -> None:
-    path = models.get("deca")
+def test_the_encoder_is_a_resnet_and_two_layers(deca: Models) -> None:
+    path = deca.get("deca")
     encoder = load_encoder(path)
     state = torch.load(path)["E_flame"]
     x = (
@@ -105,6 +106,23 @@ def test_the_square_is_the_papers() -> None:
     np.testing.assert_allclose(corners @ matrix[:, :2].T + matrix[:, 2], [[0.5, 0.5], [223.5, 223.5]])
 
 
+def test_the_mesh_has_nearly_the_square_of_decas_own_points(media: Path, models: Path) -> None:
+    """AFLW2000's published points, which DECA is tested with: their jaw is where the face's outline is drawn."""
+    found = []
+    for path in sorted((media / "pose").glob("*.jpg")):
+        published = scipy.io.loadmat(path.with_suffix(".mat"))["pt3d_68"][:2].T.astype(float)
+        (centre, side), (true_centre, true_side) = (
+            face_square(points) for points in (ibug68(mesh_in(path, models)[0]).astype(float), published)
+        )
+        found.append((side / true_side, np.linalg.norm(centre - true_centre) / true_side))
+    sides, apart = np.transpose(found)
+    print(f"\nsides {sides.round(3)}, mean {sides.mean():.3f}")
+    print(f"centres, in sides: {apart.round(3)}, mean {apart.mean():.3f}")
+    assert len(found) == 8
+    assert 0.93 < sides.mean() < 1 and sides.min() > 0.87 and sides.max() < 1.04
+    assert apart.mean() < 0.03 and apart.max() < 0.065
+
+
 def test_the_picture_is_cut_where_the_square_says() -> None:
     """A ramp whose value is where it is: each sampled pixel shows its own place in the source, black is outside."""
     y, x = np.mgrid[:240, :180]
@@ -136,24 +154,13 @@ def test_the_source_is_seen_through_the_crop() -> None:
     assert expected.std() > 20
 
 
-def test_projected_is_the_way_back() -> None:
-    """What DECA's camera puts at the input's corners and middle lies at the square's."""
-    points = np.random.default_rng(1).uniform(100, 300, (1, 68, 2))
-    centre, side = face_square(points[0])
-    vertices = np.array([[[0, 0, 5], [-0.25, 0.25, 0], [0.25, -0.25, 0]]]) - (0.1, 0.2, 0)
-    found = projected(vertices, np.array([[4.0, 0.1, 0.2]]), points)[0]
-    pixel = side / 223
-    np.testing.assert_allclose(found[0], centre, atol=pixel)
-    np.testing.assert_allclose(found[1:], [centre - side / 2, centre + side / 2], atol=pixel)
-
-
 @pytest.fixture(scope="module")
-def seen(models: Models) -> tuple[ClipView, dict[str, np.ndarray]]:
+def seen(deca: Models) -> tuple[ClipView, dict[str, np.ndarray]]:
     """A synthetic face with points in all frames but two, and what comes of it."""
     points = np.random.default_rng(0).uniform(150, 350, (FRAMES, 68, 2)).astype(np.float32)
     points[2], points[4, 20, 1] = np.nan, np.nan
     view = clip_view(FRAMES, video=synthetic_video(1, FRAMES), lm68=points)
-    return view, dict(annotated(view, models))
+    return view, dict(annotated(view, deca))
 
 
 def annotated(view: ClipView, models: Models, **settings: object) -> Mapping[str, np.ndarray]:
@@ -162,31 +169,31 @@ def annotated(view: ClipView, models: Models, **settings: object) -> Mapping[str
     return annotator.clip(view).columns
 
 
-def test_rows_are_expression_pose_and_camera(models: Models, seen: tuple[ClipView, dict[str, np.ndarray]]) -> None:
+def test_rows_are_expression_pose_and_camera(deca: Models, seen: tuple[ClipView, dict[str, np.ndarray]]) -> None:
     view, columns = seen
     is_seen = np.isfinite(view.table.columns["lm68"]).all(axis=(1, 2))
     assert list(np.flatnonzero(~is_seen)) == [2, 4]
-    out = PictureNet(load_encoder(models.get("deca")))(np.stack(list(faces(view, is_seen)))).numpy()
+    out = PictureNet(load_encoder(deca.get("deca")))(np.stack(list(faces(view, is_seen)))).numpy()
     np.testing.assert_allclose(columns["flame"][is_seen], out[:, 150:209], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(columns["flame_shape"], np.median(out[:, :100], axis=0), rtol=1e-4, atol=1e-5)
     assert np.isnan(columns["flame"][~is_seen]).all()
 
 
 def test_batches_and_precision_change_rounding_alone(
-    models: Models, seen: tuple[ClipView, dict[str, np.ndarray]]
+    deca: Models, seen: tuple[ClipView, dict[str, np.ndarray]]
 ) -> None:
     view, columns = seen
     flame, scale = columns["flame"], np.nanstd(columns["flame"])
-    np.testing.assert_allclose(annotated(view, models, batch=1)["flame"], flame, atol=1e-4 * scale)
-    rough = annotated(view, models, precision="bfloat16")["flame"]
+    np.testing.assert_allclose(annotated(view, deca, batch=1)["flame"], flame, atol=1e-4 * scale)
+    rough = annotated(view, deca, precision="bfloat16")["flame"]
     assert 0 < np.sqrt(np.nanmean((rough - flame) ** 2)) < 0.15 * scale
-    again = annotated(view, models)
+    again = annotated(view, deca)
     assert all(again[name].tobytes() == column.tobytes() for name, column in columns.items())
 
 
-def test_without_points_nothing_is_decoded(models: Models) -> None:
+def test_without_points_nothing_is_decoded(deca: Models) -> None:
     view = clip_view(4, video=b"no video", lm68=np.full((4, 68, 2), np.nan, np.float32))
-    columns = annotated(view, models)
+    columns = annotated(view, deca)
     assert np.isnan(columns["flame"]).all()
     assert np.isnan(columns["flame_shape"]).all()
 

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from talkface import config
 from talkface.annotate.head import (
     VERTICAL_FOV_DEGREES,
     angular_velocity,
@@ -21,9 +19,8 @@ from talkface.annotate.head import (
     quaternions,
     reference_face,
 )
-from talkface.annotate.landmarks import FaceMesh
 from talkface.clip import NS
-from talkface.ingest.faces import ROI_SCALE, Detector, square_around
+from tests.annotate.making import mesh_in
 
 SIZE = (1280, 720)
 AFLW_BOUND_DEGREES = 7.0
@@ -164,9 +161,6 @@ def test_aflw2000(media: Path, models: Path) -> None:
 
 
 def _fit(picture: Path, models: Path) -> tuple[np.ndarray, np.ndarray]:
-    pixels = np.ascontiguousarray(cv2.imread(str(picture))[..., ::-1])
-    faces = Detector("yunet", models / "yunet_n_640_640.onnx", config.Faces()).detect(pixels)
-    mesh = FaceMesh(models / "face_landmarker.task").detect(pixels, square_around(faces[0, :4], ROI_SCALE))
-    assert mesh is not None, picture
-    rotation, translation = fit_head(mesh.points[None], size=(pixels.shape[1], pixels.shape[0]))
+    mesh, size = mesh_in(picture, models)
+    rotation, translation = fit_head(mesh[None], size=size)
     return rotation[0], translation[0]

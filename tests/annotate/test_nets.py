@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from talkface.annotate._nets import PictureNet, batches, fill, read_checkpoint
+from talkface.annotate._nets import PictureNet, batches, device, fill, quick_precision, read_checkpoint
+from talkface.annotate.flame import FlameConfig
 from talkface.errors import WeightsError
 
 
@@ -69,6 +70,16 @@ def test_pictures_are_seen_as_they_are() -> None:
     rough = PictureNet(nn.Identity(), "bfloat16")(pictures)
     assert rough.dtype == torch.float32
     np.testing.assert_allclose(rough.numpy(), seen.numpy(), atol=2**-8)
+
+
+def test_auto_is_bfloat16_where_the_cpu_has_it() -> None:
+    """As Linux names its instructions; a record of settings says what it came down to."""
+    settled = FlameConfig.model_validate({"precision": "auto"}).model_dump()["precision"]
+    assert settled == quick_precision() in ("float32", "bfloat16")
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if "sse2" in flags and device().type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        assert settled == ("bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32")
+    assert FlameConfig().precision == "float32", "bytes depend on no machine unless asked"
 
 
 def test_batches_hold_everything_in_order() -> None:

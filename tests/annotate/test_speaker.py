@@ -13,6 +13,7 @@ from talkface.annotate._light_asd import LENGTHS, LightASD, load_light_asd, log_
 from talkface.annotate.speaker import spans
 from talkface.clip import NS
 from talkface.datasets.reader import open_dataset
+from talkface.datasets.stats import why
 from talkface.datasets.turns import turns
 from talkface.errors import WeightsError
 
@@ -129,6 +130,11 @@ def test_in_an_interview_each_moment_has_one_owner(
         for t in turns(dataset, "VisualVoice__interview.mp4")
     )
     assert all(before[1] <= after[0] for before, after in pairwise(found))
+    assert all(end - start >= 0.3 * NS for start, end, _ in found[1:])
+    told = [line.split() for line in why(dataset, "VisualVoice__interview.mp4") if line.endswith(" speaks")]
+    assert [(float(start), float(end), key) for start, _, end, _, key, _ in told] == [
+        (pytest.approx(start / NS, abs=6e-4), pytest.approx(end / NS, abs=6e-4), key) for start, end, key in found
+    ]
     late = [key for key, start in starts.items() if start > 9 * NS]
     assert len(late) == 2
     moves = {key: dataset.arrays(key, ["arkit"])["arkit"][:, 17] for key in late}

@@ -1,10 +1,14 @@
 """Numbers against closed forms and plain loops."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from talkface.flame import load_flame
 from talkface.metrics import (
     beat,
     blinks,
@@ -22,6 +26,8 @@ from talkface.metrics.base import Comparison, metric
 from talkface.metrics.faces import at_times, pair_up
 from talkface.motion import steady_pts
 from talkface.vocab import ARKIT
+from talkface.weights.unpickle import read_arrays
+from tests.annotate.stand_ins import random_flame
 from tests.metrics.making import JAW, face, moving, speech, versus
 
 
@@ -253,6 +259,23 @@ def test_pairs_are_found_by_name_and_put_on_the_generated_clock() -> None:
     assert pairs[0][1].columns["arkit"][:, 5] == pytest.approx(expected, abs=1e-5)
     outside = at_times(references[0], np.array([-(10**9), 0, 10**10]))
     assert np.isfinite(outside.columns["arkit"]).any(axis=1).tolist() == [False, True, False]
+
+
+def test_flames_vertices_move_as_far_as_its_file_says(tmp_path: Path) -> None:
+    """Without a jaw a vertex goes along its expression directions; the head's turn and gaps do not count."""
+    random_flame(tmp_path / "generic_model.pkl")
+    directions = read_arrays(tmp_path / "generic_model.pkl")["shapedirs"][:, :, 300:350]
+    rng = np.random.default_rng(0)
+    rows = np.zeros((2, 300, 59), np.float32)
+    rows[:, :, :50], rows[:, :, 50:53] = rng.normal(0, 1, (2, 300, 50)), rng.normal(0, 1, (2, 300, 3))
+    apart = np.linalg.norm((rows[0] - rows[1])[:, :50] @ directions.transpose(0, 2, 1), axis=2)
+    rows[0, 7, 2] = np.nan
+    known = np.arange(300) != 7
+    flame = load_flame(tmp_path / "generic_model.pkl")
+    both = versus(*(face(frames=300, columns={"flame": side}) for side in rows))
+    found = metric("flame_vertices").compute(replace(both, flame_model=flame))
+    assert found["flame_vertex_mean"] == pytest.approx(1000 * apart[:, known].mean(), rel=1e-4)
+    assert found["flame_jaw_mean"] == pytest.approx(1000 * apart[flame.on_jaw()][:, known].mean(), rel=1e-4)
 
 
 def test_similarity_of_known_vectors_and_of_those_that_do_not_compare() -> None:

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from talkface.render.overlay import COLOURS, below, contact_sheet, curves, draw_axes, draw_box, draw_mesh
+from talkface.render.overlay import (
+    COLOURS,
+    below,
+    contact_sheet,
+    curves,
+    draw_axes,
+    draw_box,
+    draw_mesh,
+    facing,
+    write_word,
+)
 from talkface.render.rig import rotation_matrix
 
 
@@ -29,6 +39,21 @@ def test_mesh_points_and_missing_ones() -> None:
     rgb = blank()
     draw_mesh(rgb, np.array([[50.5, 60.5, 3], [np.nan, np.nan, np.nan]]))
     assert np.abs(changed(rgb).mean(axis=0) - (50.5, 60.5)).max() < 0.6
+
+
+def test_what_faces_the_viewer_runs_counterclockwise() -> None:
+    """Of a wedge, the left side is seen and the right one from behind; the lone point belongs to neither."""
+    points = np.array([[50.0, 20], [50, 80], [20, 50], [80, 50], [0, 0]])
+    found = facing(points, np.array([[0, 2, 1], [0, 1, 3][::-1]]))
+    np.testing.assert_array_equal(found, points[[0, 1, 2]])
+
+
+def test_a_word_is_written_at_the_bottom() -> None:
+    rgb = np.zeros((320, 320, 3), np.uint8)
+    write_word(rgb, "FLAME")
+    y, x = np.nonzero(rgb.any(axis=2))
+    assert y.min() > 280 and y.max() == 319 and x.min() == 0 and 40 < x.max() < 120
+    assert (rgb[y.min() :, : x.max()] < 100).any(), "dark on light"
 
 
 def test_nothing_is_drawn_for_nan() -> None:

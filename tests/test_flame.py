@@ -9,9 +9,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from talkface.annotate._flame import Flame, load_flame, rotation_matrices
-from talkface.annotate._unpickle import read_arrays
+from talkface.annotate._deca import face_square
 from talkface.errors import WeightsError
+from talkface.flame import Flame, load_flame, projected, rotation_matrices
+from talkface.weights.unpickle import read_arrays
 from tests.annotate.stand_ins import random_flame
 
 
@@ -75,11 +76,43 @@ def test_a_batch_gives_what_its_rows_give(path: Path) -> None:
         torch.testing.assert_close(together[i], flame(*(x[i : i + 1] for x in inputs))[0], atol=1e-6, rtol=0)
 
 
+def test_rows_of_the_column_become_vertices(path: Path) -> None:
+    """Expression, pose and the clip's shape go where they belong, the camera nowhere; a gap is a gap."""
+    flame, rng = load_flame(path), np.random.default_rng(5)
+    rows, shape = rng.normal(0, 0.5, (4, 59)).astype(np.float32), rng.normal(0, 1, 100).astype(np.float32)
+    rows[2, 58] = np.nan
+    found = flame.vertices(rows, shape)
+    model = read_arrays(path)
+    for i in (0, 1, 3):
+        expected = by_hand(model, shape, rows[i, :50], rows[i, 50:56])
+        np.testing.assert_allclose(found[i], expected, atol=2e-6)
+    assert np.isnan(found[2]).all()
+    assert np.isnan(flame.vertices(rows, np.full(100, np.nan, np.float32))).all()
+
+
+def test_the_jaw_carries_what_its_weights_say(path: Path) -> None:
+    flame = load_flame(path)
+    carried = np.flatnonzero(read_arrays(path)["weights"][:, 2] >= 0.5)
+    assert 0 < len(carried) < 30
+    np.testing.assert_array_equal(np.flatnonzero(flame.on_jaw()), carried)
+
+
 def test_gradients_reach_a_pose_of_zero(path: Path) -> None:
     pose = torch.zeros(1, 6, requires_grad=True)
     load_flame(path)(torch.zeros(1, 100), torch.zeros(1, 50), pose).square().sum().backward()
     assert torch.isfinite(pose.grad).all()
     assert pose.grad.abs().max() > 0
+
+
+def test_projected_is_the_way_back() -> None:
+    """What DECA's camera puts at the input's corners and middle lies at the square's."""
+    points = np.random.default_rng(1).uniform(100, 300, (1, 68, 2))
+    centre, side = face_square(points[0])
+    vertices = np.array([[[0, 0, 5], [-0.25, 0.25, 0], [0.25, -0.25, 0]]]) - (0.1, 0.2, 0)
+    found = projected(vertices, np.array([[4.0, 0.1, 0.2]]), points)[0]
+    pixel = side / 223
+    np.testing.assert_allclose(found[0], centre, atol=pixel)
+    np.testing.assert_allclose(found[1:], [centre - side / 2, centre + side / 2], atol=pixel)
 
 
 def test_rotations_are_scipys() -> None:

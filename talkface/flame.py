@@ -2,18 +2,26 @@
 
 Li, Bolkart, Black, Li, Romero, Learning a model of facial shape and expression from 4D scans, SIGGRAPH Asia 2017,
 Eq. 1 to 5: blendshapes on a template, then linear blend skinning around five joints (Loper et al., SMPL, 2015).
+
+    flame = load_flame(Models().get("flame"))
+    arrays = dataset.arrays(key, ["flame", "flame_shape", "lm68"])
+    vertices = flame.vertices(arrays["flame"], arrays["flame_shape"])
+    pixels = projected(vertices, arrays["flame"][:, FLAME["camera"]], arrays["lm68"])
 """
 
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from talkface.annotate._unpickle import read_arrays
+from talkface.annotate._deca import SIDE, to_input
 from talkface.errors import WeightsError
+from talkface.vocab import FLAME
+from talkface.weights.unpickle import read_arrays
 
 SHAPES, EXPRESSIONS = 100, 50
 """Components that DECA uses, of the model's 300 and 100."""
@@ -44,6 +52,25 @@ class Flame(nn.Module):
         self._buffer("weights", model["weights"])
         self.register_buffer("faces", torch.tensor(model["f"].astype(np.int64)))
         self._parents = [0, *(int(parent) for parent in model["kintree_table"][0][1:])]
+
+    def on_jaw(self) -> Bool[np.ndarray, " vertices"]:
+        """The vertices that the jaw carries by half or more: chin and lower lip."""
+        return np.asarray(self.weights[:, JAW] >= 0.5)
+
+    def vertices(
+        self, rows: Float[np.ndarray, "n 59"], shape: Float[np.ndarray, " 100"]
+    ) -> Float[np.ndarray, "n vertices 3"]:
+        """Vertices, in metres, of rows of a clip's column ``flame``, and its ``flame_shape``; NaN for rows with a gap.
+
+        A row takes 60 kB with the published mesh: of long clips, ask for parts.
+        """
+        found = np.full((len(rows), *self.template.shape), np.nan, np.float32)
+        known = np.isfinite(rows).all(axis=1)
+        if known.any() and np.isfinite(shape).all():
+            expression, pose = (torch.tensor(rows[known][:, FLAME[part]]).float() for part in ("expression", "pose"))
+            with torch.inference_mode():
+                found[known] = self(torch.tensor(shape).float().expand(len(pose), -1), expression, pose).numpy()
+        return found
 
     def _buffer(self, name: str, value: np.ndarray) -> None:
         self.register_buffer(name, torch.tensor(np.ascontiguousarray(value, np.float32)))
@@ -76,6 +103,18 @@ class Flame(nn.Module):
             spins.append(spins[parent] @ rotations[:, j])
             shifts.append((spins[parent] @ about[..., None])[..., 0] + shifts[parent])
         return torch.stack(spins, dim=1), torch.stack(shifts, dim=1)
+
+
+def projected(
+    vertices: Float[np.ndarray, "n vertices 3"], camera: Float[np.ndarray, "n 3"], points: Float[np.ndarray, "n 68 2"]
+) -> Float[np.ndarray, "n vertices 2"]:
+    """Where vertices lie in the picture that ``points`` (``lm68``) lie in; NaN where any of the three is.
+
+    ``camera`` is DECA's orthographic one: scale, x and y, in -1..1 of the encoder's input, y up.
+    """
+    flat = camera[:, None, :1] * (vertices[..., :2] + camera[:, None, 1:]) * (1, -1)
+    back = np.stack([cv2.invertAffineTransform(to_input(p)) for p in points])
+    return np.asarray(np.einsum("nij,nvj->nvi", back[:, :, :2], (flat + 1) * (SIDE / 2)) + back[:, None, :, 2])
 
 
 def rotation_matrices(axis_angle: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
