@@ -137,6 +137,18 @@ def make_annotator(name: str, settings: Mapping[str, Any]) -> Annotator:
     return cls(parse(cls.Config, dict(settings), where=f"annotate.{name}"))
 
 
+def settled(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by annotator in which ``auto`` has given way to what it is on this machine.
+
+    All workers then do the same, and what is recorded is what was done.
+    """
+    made = {name: make_annotator(name, given).config for name, given in settings.items()}
+    return {
+        name: {key: getattr(made[name], key) if value == "auto" else value for key, value in given.items()}
+        for name, given in settings.items()
+    }
+
+
 def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
     """The model file that each group of alternatives comes down to here.
 

@@ -42,11 +42,11 @@ Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec ur
 def settings_of(
     config: Path | None, layout: str | None, with_: str | None, video: bool, speaking: bool = False
 ) -> Ingest:
-    from talkface.annotate.base import require_scores
+    from talkface.annotate.base import require_scores, settled
 
     settings = Ingest.load(config)
     require_scores(settings.build.thresholds, likely=settings.pack.annotators)
-    pack = settings.pack
+    pack = settings.pack.model_copy(update={"annotate": settled(settings.pack.annotate)})
     if with_ is not None:
         pack = pack.model_copy(update={"annotators": names_in(with_)})
     if not video:

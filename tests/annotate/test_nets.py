@@ -10,6 +10,7 @@ from torch import nn
 
 from talkface.annotate._nets import PictureNet, batches, device, fill, quick_precision, read_checkpoint
 from talkface.annotate.flame import FlameConfig
+from talkface.commands._options import settings_of
 from talkface.errors import WeightsError
 
 
@@ -85,3 +86,10 @@ def test_auto_is_bfloat16_where_the_cpu_has_it() -> None:
 def test_batches_hold_everything_in_order() -> None:
     assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batches([], 3)) == []
+
+
+def test_an_ingest_is_told_what_auto_is_before_it_begins(tmp_path: Path) -> None:
+    """Workers with other processors then do the same, and the configuration's hash knows it."""
+    (tmp_path / "a.toml").write_text('[pack.annotate.flame]\nprecision = "auto"\nbatch = 4\n')
+    pack = settings_of(tmp_path / "a.toml", None, "flame", True).pack
+    assert pack.annotate == {"flame": {"precision": quick_precision(), "batch": 4}}
