@@ -6,10 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from tarfile import BLOCKSIZE
 from threading import Lock
 from typing import Any, Final
@@ -17,6 +15,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from talkface.annotate._made_with import made_with
 from talkface.annotate.base import Annotator, ClipView, Result, chosen_weights, make_annotator
 from talkface.clip import NS, Clip, FrameTable, Labels, Probe, Reject, Source, Timeline
 from talkface.datasets import schema
@@ -30,9 +29,6 @@ NO_SOUND: Final = np.zeros(0, np.int16)
 
 SPAN: Final = ("start_ns", "end_ns", "track", "shot", "crop", "crop_size")
 """What a sample's json says of the clip itself."""
-
-LIBRARIES: Final = ("av", "face-alignment", "numpy", "opencv-contrib-python-headless", "scipy", "torch", "transformers")
-"""What else decides a result's bytes. Other versions do not make it worthless, so its pack says which they were."""
 
 _ONE_AT_A_TIME: Final = Lock()
 """A process has one annotator, which no two threads may use: workers of a foreign cluster may have many."""
@@ -127,7 +123,7 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
     with _ONE_AT_A_TIME:
         started = time.process_time()
         annotator = _opened(settings.name, settings.config, settings.models, settings.fingerprint)
-        about: dict[str, Any] = {"fingerprint": settings.fingerprint, "clips": [], "made_with": made_with(annotator)}
+        about: dict[str, Any] = {"fingerprint": settings.fingerprint, "clips": [], "made_with": made_with([annotator])}
         rejects: list[Reject] = []
         damaged: list[str] = []
         with write_pack(Folder(settings.packs_url), unit.name, about) as pack:
@@ -147,17 +143,6 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
                     pack.add(task.key, {schema.member_name(n): npy(v) for n, v in result.columns.items()})
         gc.collect()
         return UnitReport(cpu=time.process_time() - started, rejects=tuple(rejects), damaged=tuple(damaged))
-
-
-def made_with(annotator: Annotator) -> dict[str, str]:
-    """Versions of the libraries that are installed here, and what an annotator that is open computes on."""
-    found = {"device": "cpu"}
-    if getattr(annotator, "on_gpu", False) and (cuda := sys.modules["torch"].cuda).is_available():
-        found["device"] = cuda.get_device_name()
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def read_task(reader: ShardReader, task: Task) -> dict[str, bytes]:

@@ -7,10 +7,9 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import lru_cache, partial
 from io import BytesIO
 from threading import Lock
 from typing import Any, Final
@@ -18,6 +17,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from talkface.annotate._made_with import made_with
 from talkface.annotate.base import (
     Annotator,
     ClipView,
@@ -52,13 +52,6 @@ PACK_VERSION: Final = 5
 
 _ONE_AT_A_TIME: Final = Lock()
 """A process has one set of tools, whose models no two threads may use: workers of a foreign cluster may have many."""
-
-
-LIBRARIES: Final = (
-    "ai-edge-litert", "av", "mediapipe", "numpy", "opencv-contrib-python-headless", "scenedetect", "scipy",
-    "silero-vad", "torch",
-)  # fmt: skip
-"""What else decides a pack's bytes. Other versions do not make it worthless, so its index says which they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,23 +204,14 @@ def _process(settings: Settings, unit: Unit) -> UnitReport:
 
 def _written(settings: Settings, work: "_UnitWork") -> UnitReport:
     unit = work.unit
-    about: dict[str, Any] = {"clips": [], "rejects": [], "libraries": versions(), "mesh": work.tools.mesh.runtime}
+    about: dict[str, Any] = {"clips": [], "rejects": [], "mesh": work.tools.mesh.runtime}
+    about["libraries"] = made_with(work.tools.annotators)
     with write_pack(Folder(settings.packs_url), unit.name, about) as pack:
         for record, members in work.samples():
             about["clips"].append(record)
             pack.add(record["key"], members)
         about["rejects"] = [r.row() | {"source": ""} for r in work.rejects]  # its name is known when shards are built
     return UnitReport(cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]))
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of the libraries that are installed here."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 class _UnitWork:
