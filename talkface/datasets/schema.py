@@ -55,8 +55,8 @@ class AnnotatorRecord(Strict):
 class DatasetInfo(Strict):
     """The content of dataset.json.
 
-    ``made_with`` holds the versions of the libraries that made its packs, as ``device`` on what, and as ``mesh`` what ran
-    the mesh's networks.
+    ``made_with`` holds the versions of the libraries that made its packs, as ``device`` on what, and as ``mesh`` what
+    ran the mesh's networks.
     """
 
     schema_version: int = VERSION

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt8
 
-from talkface.annotate._turns import owners, runs
+from talkface.annotate._turns import owners, runs, without_flicker
 from talkface.annotate.base import ClipView, Rows
 from talkface.clip import NS, Clip, FrameTable, Reject, Timeline
 from talkface.config import Cut
@@ -17,6 +17,9 @@ from talkface.media import Frame, Sound
 
 SPEAKER: Final = "speaker"
 """The annotator that tells who speaks."""
+
+FLICKER_SECONDS: Final = 0.3
+"""A face that has the highest odds for less than this, amid another's speech, does not interrupt it: about a word."""
 
 Talk = Float[np.ndarray, " frames"]
 
@@ -90,8 +93,9 @@ class SpeakingCutter:
     def _speaks(self, clip: CutClip) -> Int[np.ndarray, " frames"]:
         """1 in frames in which the clip's face is the one that speaks, and in its short silences; 0 elsewhere."""
         tracks = sorted({j.track for j in self._judged})
-        owner, own = owners(np.stack([self._talk(t, clip.pts_ns) for t in tracks])), tracks.index(clip.track)
-        times = np.append(clip.pts_ns, clip.end_ns)
+        own, times = tracks.index(clip.track), np.append(clip.pts_ns, clip.end_ns)
+        shortest = min(FLICKER_SECONDS, self.cut.min_seconds) * NS
+        owner = without_flicker(owners(np.stack([self._talk(t, clip.pts_ns) for t in tracks])), times, shortest)
         for start, end, who in runs(owner):
             is_between = start > 0 and end < len(owner) and owner[start - 1] == owner[end] == own
             if who < 0 and is_between and times[end] - times[start] <= self.cut.silence_seconds * NS:

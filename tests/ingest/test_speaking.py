@@ -56,6 +56,13 @@ def test_who_speaks_louder_has_the_moment_and_no_silence_of_another_is_bridged_o
     assert found == {(1, 0, 1), (2, 1, 1.4), (1, 1.4, 2.6), (2, 2.6, 4)}
 
 
+def test_a_flicker_of_the_odds_tears_nothing_apart() -> None:
+    settings_ = pack(max_seconds=8, min_seconds=1)
+    cutter = speaking(settings_, said(t1=[(0, 4)], t2=[(2, 2.04), (2.8, 3.08)]))
+    clips = cut(cutter, steady(4, face(1), face(2, x=200)))
+    assert [(c.track, *s) for c, s in zip(clips, spans(clips), strict=True)] == [(1, 0, 4)]
+
+
 def test_a_face_that_is_never_heard_gives_no_clip() -> None:
     cutter = speaking(pack(), lambda clip: np.full(len(clip.pts_ns), np.nan, np.float32))
     assert cut(cutter, steady(1, face(1))) == []
@@ -72,7 +79,7 @@ def test_a_clip_waits_for_those_that_were_seen_with_it() -> None:
 
 def test_parts_have_the_clips_own_pictures_and_end_where_the_next_frame_comes() -> None:
     pictures = [np.full((240, 320, 3), i, np.uint8) for i in range(50)]
-    stream = [replace_picture(m, p) for m, p in zip(steady(2, face(1)), pictures, strict=True)]
+    stream = [m._replace(picture=p) for m, p in zip(steady(2, face(1)), pictures, strict=True)]
     whole = cut(Cutter(pack(keep_video=True), [], source="a.mp4"), stream)[0]
     part = whole.part(10, 20)
     assert part is not None and part.end_ns == whole.pts_ns[20]
@@ -82,10 +89,6 @@ def test_parts_have_the_clips_own_pictures_and_end_where_the_next_frame_comes() 
     again = part.part(5, 10)
     assert again is not None and np.array_equal(next(again.crops()), expected[5])
     assert replace(part, has_mesh=np.zeros(10, bool)).part(0, 10) is None
-
-
-def replace_picture(moment: Moment, picture: np.ndarray) -> Moment:
-    return moment._replace(picture=picture)
 
 
 @settings(deadline=None, max_examples=60)
