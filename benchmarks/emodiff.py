@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._data import real_clips
+from benchmarks._data import real_clips, trained
 
 SHOWS = {
     "angry": ("browDownLeft", "browDownRight"),
@@ -100,7 +100,7 @@ def main(options: argparse.Namespace) -> None:
         train, held = split(data, options.emodiff_hold_out)
         if held is None:
             sys.exit("nothing is held out")
-        paths = trained(train, held, options.emodiff_keep or Path(home), options) + options.emodiff_run
+        paths = variants(train, held, options.emodiff_keep or Path(home), options) + options.emodiff_run
         models = [checkpoint.load(path, task="emodiff") for path in paths]
         clips = [c for c in read(held, models) if len(c.arkit) > 40]
         seen = np.concatenate([shapes(train, row) for row in train.clips.to_pylist()])
@@ -115,22 +115,12 @@ def main(options: argparse.Namespace) -> None:
         pictures(runs[-1].made[0.15], clips, options.emodiff_pictures)
 
 
-def trained(train, held, runs: Path, options: argparse.Namespace) -> list[Path]:
-    """The variants' runs; those that are in the folder already are taken as they are."""
-    from talkface.train.base import configure
-    from talkface.train.loop import train as fit
-
+def variants(train, held, runs: Path, options: argparse.Namespace) -> list[Path]:
+    """The runs of the variants that are asked for."""
     asked = options.emodiff_variants
     names = {"all": list(VARIANTS), "none": []}.get(asked, asked.split(","))
-    for name in names:
-        if not (runs / name).exists():
-            changes = (*SHORT, *VARIANTS[name], f"training.steps={options.emodiff_train_steps}")
-            fit("emodiff", configure("emodiff", "tiny", None, changes), train, held, runs / name, cpu=True, say=_quiet)
-    return [runs / name for name in names]
-
-
-def _quiet(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    steps = f"training.steps={options.emodiff_train_steps}"
+    return [trained("emodiff", "tiny", (*SHORT, *VARIANTS[n], steps), train, held, runs / n) for n in names]
 
 
 def drawn(name: str, model, clips: list[Clip], options: argparse.Namespace) -> Run:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._data import real_clips
+from benchmarks._data import real_clips, trained
 
 RATE = 25.0
 CONTEXT = np.arange(-15, 16, 2)
@@ -74,13 +74,21 @@ class Models:
         import pyarrow.compute as pc
 
         others = train.where(~pc.field("key").isin(next_held.clips.column("key")))
-        expert, lip = (options.expert_preset, options.expert_set), (options.lip_preset, options.lip_set)
-        self.expert = trained("sync_expert", *expert, train, runs / "sync_expert")
-        self.lip = trained("lip", *lip, train, runs / "lip")
-        taught_by = runs / "teacher"
-        trained("sync_expert", *expert, others, taught_by, held=next_held)
-        self.taught = trained("lip", lip[0], [*lip[1], f"sync_run={taught_by}"], train, runs / "taught")
-        self.emodiff = trained("emodiff", "tiny", options.emodiff_set, train, runs / "emodiff")
+        expert = (options.expert_preset, ["sound=mel", *options.expert_set])
+        lip = ["sound=mel", *options.lip_set]
+        teacher = trained("sync_expert", *expert, others, next_held, runs / "teacher")
+        self.expert = last(trained("sync_expert", *expert, train, None, runs / "sync_expert"))
+        self.lip = last(trained("lip", options.lip_preset, lip, train, None, runs / "lip"))
+        taught = [*lip, f"sync_run={teacher}"]
+        self.taught = last(trained("lip", options.lip_preset, taught, train, None, runs / "taught"))
+        self.emodiff = last(trained("emodiff", "tiny", options.emodiff_set, train, None, runs / "emodiff"))
+
+
+def last(run: Path) -> Any:
+    """A model after its last step: nothing of who is held out chooses a checkpoint."""
+    from talkface.train import checkpoint
+
+    return checkpoint.load(run, which="last")
 
 
 def report(found: dict[str, list[dict[str, float]]]) -> None:
@@ -125,21 +133,6 @@ def person(row: dict[str, Any]) -> str:
 
 def speaking(dataset: Any) -> list[str]:
     return [row["key"] for row in dataset.clips.to_pylist() if (row["speech_share"] or 0) > LEAST_SPEECH]
-
-
-def trained(task: str, preset: str, changes: list[str], train: Any, out: Path, held: Any = None) -> Any:
-    """A model of a task after its last step: nothing of who is held out chooses a checkpoint."""
-    from talkface.train import checkpoint
-    from talkface.train.base import configure
-    from talkface.train.loop import train as fit
-
-    if not out.exists():
-        fit(task, configure(task, preset, None, ["sound=mel", *changes]), train, held, out, cpu=True, say=_quiet)
-    return checkpoint.load(out, which="last")
-
-
-def _quiet(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def jaws(train: Any, held: Any, keys: list[str], models: Models) -> dict[str, float]:
@@ -278,11 +271,10 @@ def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
 
 def style_of(dataset: Any, key: str) -> Any:
     """The clip's own frames with a face."""
-    from talkface.train.base import Style
+    from talkface.train.sample import read_style
+    from talkface.weights import Models as Files
 
-    arrays = dataset.arrays(key, ["arkit", "head"])
-    seen = np.isfinite(arrays["arkit"]).any(axis=1) & np.isfinite(arrays["head"]).all(axis=1)
-    return Style(arrays["arkit"][seen].astype(np.float32), arrays["head"][seen, :7].astype(np.float32))
+    return read_style(key, Files(offline=True), data=dataset)
 
 
 def syncs(held: Any, keys: list[str], expert: Any) -> dict[str, float]:

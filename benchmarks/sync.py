@@ -20,6 +20,10 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Print the table."""
+    manifest = options.media / "MANIFEST.tsv"
+    if not manifest.exists():
+        print(f"skipped: no {manifest}, which says who is in the clips")
+        return
     with tempfile.TemporaryDirectory() as folder:
         # plain: folders of several makers have no layout in common
         how = ("--layout", "plain", "--with", "landmarks,voice", "--no-video", "--offline")
