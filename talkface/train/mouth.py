@@ -72,6 +72,24 @@ def lively(
     return ((shapes.clamp(min=0) + SMALLEST).log() - mean) / (variance + STILLEST**2).sqrt()
 
 
+def in_style(
+    shapes: Float[np.ndarray, "n 27"],
+    style: Float[np.ndarray, "m 27"],
+    least: Float[np.ndarray, " 27"],
+    told: Float[np.ndarray, " 27"],
+) -> Float[np.ndarray, "n 27"]:
+    """The shapes as the style's face makes them: where its mouth rests, and as far as it moves.
+
+    A regression moves less than what it was fitted to. So the logarithms of the shapes get the style's mean and, as far
+    as the sound tells a shape (``told``, 0..1), its deviation (Toda, Black and Tokuda 2007, for spectra), which is at
+    least ``least``: a face that is still in the style still speaks.
+    """
+    logs, seen = (np.log(np.clip(v, 0, None).astype(np.float64) + SMALLEST) for v in (shapes, style))
+    moved = (logs - logs.mean(0)) / np.sqrt(logs.var(0) + STILLEST**2)
+    found = np.exp(seen.mean(0) + told * np.maximum(seen.std(0), least) * moved) - SMALLEST
+    return found.clip(0, 1).astype(np.float32)
+
+
 def sound_of(facts: SoundFacts, rows: np.ndarray, times_ns: np.ndarray, fps: float) -> Float[torch.Tensor, "1 n flat"]:
     """What a network sees of a whole sound's column around frames at steady times."""
     times = torch.from_numpy(np.asarray(times_ns, np.int64))[None]

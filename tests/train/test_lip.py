@@ -270,6 +270,24 @@ def test_a_regression_is_where_training_starts(regressed: Task, strangers: str) 
         assert np.array_equal(plain, refined)
 
 
+def test_a_refined_mouth_smiles_as_its_style_does(regressed: Task, strangers: str) -> None:
+    """With ``level=style`` an unseen person's smile stays, and the jaw follows the sound as far as the style's goes."""
+    _, held = split(strangers, "p2")
+    assert held is not None
+    styled = Task(lip("start=ridge", "frames=32", "level=style"), regressed.facts)
+    net, key = regressed.build().eval(), held.keys()[0]
+    real = held.arrays(key, ["arkit"])["arkit"]
+    smile, jaw = ARKIT.index("mouthSmileLeft"), ARKIT.index("jawOpen")
+    look = np.nan_to_num(real[np.isfinite(real).any(axis=1)])
+    look[:, smile] = 0.6
+    style, motion = Style(look, np.zeros((len(look), 7), np.float32)), motion_of(140)
+    (plain, made) = (t.refine(net, motion, speech_for(held, key), style).arkit for t in (regressed, styled))
+    assert made[:, smile].mean() == pytest.approx(0.6, abs=0.02) and abs(plain[:, smile].mean() - 0.6) > 0.1
+    known = np.isfinite(real[:140, jaw])
+    assert np.corrcoef(real[:140, jaw][known], made[known, jaw])[0, 1] > 0.85
+    assert made[:, jaw].std() == pytest.approx(look[:, jaw].std(), rel=0.15)
+
+
 def test_a_quieter_microphone_makes_the_same_mouth(regressed: Task, strangers: str) -> None:
     """Mel is a logarithm: what a gain or a filter adds to each band is taken away."""
     dataset = Dataset(strangers)
@@ -306,6 +324,8 @@ def test_clips_that_fit_nowhere_teach_nothing(regressed: Task, strangers: str) -
 def test_a_ridge_needs_mel() -> None:
     with pytest.raises(ConfigError, match="start=ridge needs sound=mel, not ctc"):
         lip("start=ridge", "sound=ctc")
+    with pytest.raises(ConfigError, match="level=style needs start=ridge"):
+        lip("level=style")
 
 
 def test_style_frames_change_the_refined_mouth_and_not_the_neutral_one(task: Task, net: LipNet, talkers: str) -> None:

@@ -11,9 +11,11 @@ from talkface.motion import steady_pts
 from talkface.train.mouth import (
     CHUNK,
     MOUTH_INDEX,
+    SMALLEST,
     area_under_curve,
     average_windows,
     every_window,
+    in_style,
     mouth_facts,
     mouth_of,
     of_chosen,
@@ -46,6 +48,22 @@ def test_many_windows_go_through_in_parts() -> None:
         assert torch.allclose(of_chosen(net, windows, chosen), net(windows)[chosen], atol=1e-6)
         assert max(sizes[:-1]) <= CHUNK and sum(sizes[:-1]) == chosen.sum()
         sizes.clear()
+
+
+def test_a_mouth_rests_and_moves_as_in_the_style() -> None:
+    rng = np.random.default_rng(0)
+    faint = 0.3 + 0.08 * rng.uniform(-1, 1, (200, 27))
+    style = 0.5 + 0.2 * rng.uniform(-1, 1, (90, 27))
+    told = np.linspace(0, 1, 27)
+    made = in_style(faint, style, np.zeros(27), told)
+    logs, wanted = np.log(made + SMALLEST), np.log(style + SMALLEST)
+    assert np.allclose(logs.mean(0), wanted.mean(0), atol=1e-5)
+    assert np.allclose(logs.std(0), told * wanted.std(0), rtol=0.03, atol=1e-4), (
+        "3 % at most go to the noise of what is still"
+    )
+    assert min(np.corrcoef(made[:, i], faint[:, i])[0, 1] for i in range(1, 27)) > 0.99
+    still = in_style(faint, np.full((1, 27), 0.2), np.full(27, 0.1), np.ones(27))
+    assert np.log(still + SMALLEST).std(0) == pytest.approx(0.1, rel=0.03), "a still face speaks all the same"
 
 
 @given(st.lists(st.integers(-5, 5), max_size=30), st.lists(st.integers(-5, 5), max_size=30))

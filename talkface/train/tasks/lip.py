@@ -36,6 +36,7 @@ from talkface.train.mouth import (
     SMALLEST,
     average_windows,
     every_window,
+    in_style,
     mouth_facts,
     mouth_of,
     sound_facts,
@@ -74,6 +75,11 @@ class LipConfig(TaskConfig):
     layers: int = Field(3, ge=1, description="of the LSTM")
     dropout: float = Field(0.0, ge=0, lt=1)
     noise: float = Field(0.0, ge=0, description="added to the cepstra while training, with start=ridge")
+    level: Literal["data", "style"] = Field(
+        "data",
+        description="where a refined mouth rests and how far it moves: as the network says, or as in the style's "
+        "frames (with start=ridge)",
+    )
     distance: Literal["l1", "l2"] = Field("l1", description="of shapes and of their changes; l2 is in deviations")
     correlation: float = Field(
         0.0, ge=0, description="weight of 1 - r over a window, shapes counting by their r so far"
@@ -86,6 +92,8 @@ class LipConfig(TaskConfig):
     def _ridge_needs_mel(self) -> Self:
         if self.start == "ridge" and self.sound != "mel":
             raise ValueError(f"start=ridge needs sound=mel, not {self.sound}")
+        if self.level == "style" and self.start != "ridge":
+            raise ValueError("level=style needs start=ridge, which says how far the sound tells each shape")
         return self
 
     @property
@@ -126,7 +134,7 @@ class Task:
         "paper": LipConfig(training=PAPER),
         "modern": LipConfig(
             training=MODERN, sound="mel", neutral="all", start="ridge", hidden=64, dropout=0.5, noise=0.3, frames=64,
-            stride=16, velocity=1.0, correlation=1.0,
+            stride=16, velocity=1.0, correlation=1.0, level="style",
         ),
     }  # fmt: skip
 
@@ -305,6 +313,10 @@ class Task:
         look = torch.from_numpy(np.nan_to_num(style.arkit[chosen]))
         times = self.clock(motion.pts_ns)
         _, refined = self.mouth(net, speech.columns[self.config.sound], times, look)
+        if self.config.level == "style":
+            start = {name: np.array(value) for name, value in self.facts["ridge"].items()}
+            told = np.sqrt(start["worth"] / start["worth"].max())
+            refined = in_style(refined, np.nan_to_num(style.arkit[:, MOUTH_INDEX]), start["scale"] / 2, told)
         mouth, arkit = resample(refined, times, motion.pts_ns), motion.arkit.copy()
         for column, name in enumerate(MOUTH):
             if self.facts["mouth"]["valid"][column]:
