@@ -61,6 +61,8 @@ def main(options: argparse.Namespace) -> None:
             found["jaw"].append(jaws(train, held, keys, models))
             found["sync"].append(syncs(held, keys, models.expert))
             found["refined"].append(refinement(held, keys, models))
+            found["reach"].append(reach(held, keys, models))
+            found["smile"].append(smile(held, keys, models))
             found["size"].append({"clips": len(keys), "trained": len(train)})
             print(f"fold {number + 1}: {found['size'][-1]}", file=sys.stderr, flush=True)
     report(found)
@@ -106,6 +108,8 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
         ("jaw", "jawOpen on held-out people", "r, mean over clips, then folds"),
         ("sync", "sync expert on held-out people, matched against shifted sound", "AUC, mean over folds"),
         ("refined", "mouth", "mean cosine with its sound"),
+        ("reach", "how far jawOpen moves", "deviation, in the clip's own"),
+        ("smile", "mouthSmileLeft, mean over the clip", "distance from the clip's own"),
     )
     for name, what, unit in heads:
         print(f"| {what} | {unit} | least and most of the folds |\n|---|---|---|")
@@ -356,6 +360,44 @@ def refinement(held: Any, keys: list[str], models: Models) -> dict[str, float]:
         for name, motion in mouths.items():
             scores[name].append(score(models.expert, held, key, motion))
     return {name: float(np.nanmean(values)) for name, values in scores.items()}
+
+
+def reach(held: Any, keys: list[str], models: Models) -> dict[str, float]:
+    """How far the jaw of made motion moves, all clips together, in the style of each clip itself."""
+    real = sum(np.nanstd(values) for values in shapes(held, keys, "jawOpen", real_motion))
+    rows = in_levels(held, keys, models, "jawOpen")
+    return {name: float(sum(np.std(values) for values in made) / real) for name, made in rows.items()}
+
+
+def smile(held: Any, keys: list[str], models: Models) -> dict[str, float]:
+    """How far the mean smile of made motion is from that of the clip whose style it has, mean over clips."""
+    real = [np.nanmean(values) for values in shapes(held, keys, "mouthSmileLeft", real_motion)]
+    rows = in_levels(held, keys, models, "mouthSmileLeft")
+    return {name: float(np.mean([abs(m.mean() - r) for m, r in zip(made, real, strict=True)]))
+            for name, made in rows.items()}  # fmt: skip
+
+
+def in_levels(held: Any, keys: list[str], models: Models, shape: str) -> dict[str, list[np.ndarray]]:
+    """A shape of EmoDiff's motion for each clip, and of that motion refined in both ways."""
+    rows = {"EmoDiff's": shapes(held, keys, shape, lambda d, k: motion_of(d, k, models.emodiff))}
+    for level in ("data", "style"):
+        lip = at_level(models.lip, level)
+        rows[f"EmoDiff's, then refined, level={level}"] = shapes(
+            held, keys, shape, lambda d, k, lip=lip: motion_of(d, k, models.emodiff, lip)
+        )
+    return rows
+
+
+def at_level(lip: Any, level: str) -> Any:
+    """The same model with another setting of where refined mouths rest."""
+    task = type(lip.task)(lip.task.config.model_copy(update={"level": level}), lip.task.facts)
+    return type(lip)(task, lip.net, lip.about, lip.digest)
+
+
+def shapes(held: Any, keys: list[str], shape: str, motion: Callable[[Any, str], Any]) -> list[np.ndarray]:
+    from talkface.vocab import ARKIT
+
+    return [motion(held, key).arkit[:, ARKIT.index(shape)] for key in keys]
 
 
 def real_motion(dataset: Any, key: str) -> Any:
