@@ -1,18 +1,16 @@
 """Whose faces a dataset shows: tracks that are one person, by the column ``identity``."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 
 SAME_FACE: Final = {"sface": 0.363}
 """Cosine above which two faces are one person, by model: SFace's authors', in OpenCV's tutorial on recognition."""
-BLOCK: Final = 256
 NOBODY: Final = -1
 """Stands for a person without a label."""
 
@@ -81,48 +79,52 @@ def cluster(
 ) -> Int64[np.ndarray, " tracks"]:
     """The person of each track: average linkage of unit vectors, cut where the mean cosine is the threshold.
 
-    The mean cosine of all pairs between two groups is the product of their means. Two groups that are each other's
-    nearest become one, which gives the same groups as joining the nearest two of all first (Murtagh, A survey of recent
-    advances in hierarchical clustering algorithms, 1983). Groups with different labels are never joined. Time grows
-    with the square of the tracks, memory with their number.
+    A chain leads from a group to its nearest and on to that one's nearest, until two are each other's: these become
+    one, which gives the same groups as joining the nearest two of all first, since no group comes nearer to another by
+    joining a third (Murtagh, A survey of recent advances in hierarchical clustering algorithms, 1983). Groups with
+    different labels are never joined. Time grows with the square of the tracks, memory with their number.
     """
-    sums, sizes, labels = faces.copy(), np.ones(len(faces)), labels.copy()
-    person = growing = np.arange(len(faces))
-    while len(growing) > 1:
-        nearest, cosines = _nearest(sums[growing] / sizes[growing, None], labels[growing])
-        best = cosines.argmax()
-        nearest[nearest[best]] = best  # rounding may see it otherwise
-        near = cosines > threshold
-        joined = near & (nearest[nearest] == np.arange(len(growing)))
-        absorbed = joined & (nearest < np.arange(len(growing)))
-        other, one = growing[absorbed], growing[nearest[absorbed]]
-        sums[one] += sums[other]
-        sizes[one] += sizes[other]
-        labels[one] = np.maximum(labels[one], labels[other])
-        into = np.arange(len(faces))
-        into[other] = one
-        person, growing = into[person], growing[near & ~absorbed]
-    return person
+    groups = _Groups(faces.copy(), np.ones(len(faces)), labels.copy(), np.arange(len(faces)))
+    free, chain = np.ones(len(faces), bool), list[tuple[int, float]]()
+    while chain or free.any():
+        one, least = chain.pop() if chain else (int(free.argmax()), threshold)
+        free[one] = False
+        nearest, cosine = groups.nearest(one, free)
+        if cosine > least:
+            chain += [(one, least), (nearest, cosine)]
+        elif chain:
+            other, _ = chain.pop()
+            groups.join(other, one)
+            free[other] = True
+    return groups.person
 
 
-def _nearest(
-    means: Float[np.ndarray, "groups k"], labels: Int64[np.ndarray, " groups"]
-) -> tuple[Int64[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
-    """The other group that each is nearest to, and the mean cosine between them; -inf where none may be joined."""
-    found = list(_nearest_by_block(means, labels))
-    nearest, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
-    return nearest, cosines
+@dataclass
+class _Groups:
+    """Groups of tracks, each in the row of one of its tracks: sum and count of their vectors, and their label."""
 
+    sums: Float[np.ndarray, "tracks k"]
+    sizes: Float[np.ndarray, " tracks"]
+    labels: Int64[np.ndarray, " tracks"]
+    person: Int64[np.ndarray, " tracks"]
 
-def _nearest_by_block(means: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(means), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(means)))
-        cosines = means[rows] @ means.T
-        own = labels[rows, None]
-        cosines[(own != labels) & (own != NOBODY) & (labels != NOBODY)] = -np.inf
-        cosines[rows - start, rows] = -np.inf
-        nearest = cosines.argmax(axis=1)
-        yield nearest, cosines[rows - start, nearest]
+    def nearest(self, one: int, among: Bool[np.ndarray, " tracks"]) -> tuple[int, float]:
+        """The group that one is nearest to, and their mean cosine; -inf where none may be joined.
+
+        The mean cosine of all pairs between two groups is the product of their means.
+        """
+        cosines = self.sums @ (self.sums[one] / self.sizes[one]) / self.sizes
+        apart = (self.labels != self.labels[one]) & (self.labels != NOBODY) & (self.labels[one] != NOBODY)
+        cosines[apart | ~among] = -np.inf
+        found = int(cosines.argmax())
+        return found, float(cosines[found])
+
+    def join(self, one: int, other: int) -> None:
+        """``other`` becomes part of ``one``."""
+        self.sums[one] += self.sums[other]
+        self.sizes[one] += self.sizes[other]
+        self.labels[one] = max(self.labels[one], self.labels[other])
+        self.person[self.person == other] = one
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -231,11 +232,41 @@ def test_thousands_of_strangers_are_no_single_group() -> None:
 
 def test_groups_are_those_of_average_linkage() -> None:
     """Held to SciPy's, on ties too."""
-    faces = strangers(300, 3)
-    faces[5:9] = faces[4]
-    ours = cluster(faces, 0.3, np.full(len(faces), -1))
-    theirs = fcluster(linkage(faces, "average", metric="cosine"), 0.7, "distance")
-    np.testing.assert_array_equal(ours[:, None] == ours, theirs[:, None] == theirs)
+    for faces in (strangers(300, 3), unlike_pictures(600)):
+        faces[5:9] = faces[4]
+        ours = cluster(faces, 0.3, np.full(len(faces), -1))
+        theirs = fcluster(linkage(faces, "average", metric="cosine"), 0.7, "distance")
+        np.testing.assert_array_equal(ours[:, None] == ours, theirs[:, None] == theirs)
+
+
+def unlike_pictures(tracks: int, width: int = 32) -> np.ndarray:
+    """One person in good and in bad pictures: most tracks are nearest to the few good ones."""
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(1, width)) + rng.uniform(0.2, 3, (tracks, 1)) * rng.normal(size=(tracks, width))
+    return np.asarray(seen / np.linalg.norm(seen, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3])
+def test_groups_with_labels_are_those_of_joining_the_nearest_two_first(threshold: float) -> None:
+    faces, labels = unlike_pictures(50), np.random.default_rng(1).integers(-1, 3, 50)
+    found = cluster(faces, threshold, labels)
+    assert all(len({*labels[found == person].tolist()} - {-1}) < 2 for person in found)
+    assert sorted(np.flatnonzero(found == person).tolist() for person in set(found)) == joined(faces, threshold, labels)
+
+
+def joined(faces: np.ndarray, threshold: float, labels: np.ndarray) -> list[list[int]]:
+    """Average linkage as it is defined, over all pairs of tracks."""
+    groups = [[track] for track in range(len(faces))]
+    while True:
+        one, other = max(combinations(groups, 2), key=lambda pair: likeness(faces, labels, *pair))
+        if likeness(faces, labels, one, other) <= threshold:
+            return sorted(groups)
+        groups = [g for g in groups if g not in (one, other)] + [sorted(one + other)]
+
+
+def likeness(faces: np.ndarray, labels: np.ndarray, one: list[int], other: list[int]) -> float:
+    apart = len({*labels[one + other].tolist()} - {-1}) > 1
+    return -np.inf if apart else float((faces[one] @ faces[other].T).mean())
 
 
 @given(st.text(min_size=1), st.integers(0, 5))
