@@ -6,9 +6,6 @@ import typer
 
 from talkface.commands._options import Url
 
-LARGE = 0.1
-"""Share of the sources above which a group is told: strangers may have been joined."""
-
 
 def command(
     url: Url,
@@ -32,7 +29,7 @@ def command(
     from talkface.datasets.build import planned, rebuild
     from talkface.datasets.reader import open_dataset
     from talkface.datasets.selection import read_selection
-    from talkface.datasets.split import decide, largest, read_splitting, summary, write_splitting
+    from talkface.datasets.split import decide, doubt, read_splitting, summary, write_splitting
 
     dataset = open_dataset(url, selection=False)
     old = read_splitting(dataset.folder, planned(dataset.folder).build)
@@ -46,12 +43,8 @@ def command(
     )
     for name, (groups, clips, hours) in summary(dataset, splitting).items():
         console.print(f"{name:6} {groups:6d} speakers or sources {clips:7d} clips {hours:9.3f} h", markup=False)
-    group, share = largest(splitting)
-    if share > LARGE and splitting.by in ("auto", "identity"):
-        errors.print(
-            f"{group[:12]} holds {share:.0%} of the sources. If these are not one person, give a higher --threshold",
-            markup=False,
-        )
+    if (doubtful := doubt(dataset, splitting)) is not None:
+        errors.print(doubtful, markup=False)
     if dry_run:
         console.print("nothing written (--dry-run)")
         return

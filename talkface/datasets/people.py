@@ -38,8 +38,11 @@ def has_faces(dataset: Dataset) -> bool:
     return any(spec.name == "identity" for spec in dataset.specs())
 
 
-def same_face(dataset: Dataset) -> float | None:
-    """The threshold that is known for the model that made ``identity``; None for any other model."""
+def same_face(dataset: Dataset, told: float | None) -> float | None:
+    """Cosine above which two faces are one person: ``told``, else what is known for the model that made ``identity``;
+    None for any other model."""
+    if told is not None:
+        return told
     records = [dataset.info.annotators.get("identity")]
     records += [s.info.annotator() for s in dataset.usable if s.info.name == "identity"]
     models = [weight["name"] for record in records if record is not None for weight in record.weights]
@@ -47,8 +50,8 @@ def same_face(dataset: Dataset) -> float | None:
 
 
 def require_threshold(dataset: Dataset, told: float | None) -> float:
-    """``told``, else the threshold that is known for the model. Raises ConfigError where neither is."""
-    threshold = same_face(dataset) if told is None else told
+    """As `same_face`. Raises ConfigError where there is none, or one that is no cosine."""
+    threshold = same_face(dataset, told)
     if threshold is None:
         raise ConfigError(
             f"{dataset.url}: above which cosine two faces are one person is not known for the model that made identity."

@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, get_args
+from operator import itemgetter
+from typing import Final, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +21,8 @@ from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder
 
 FILE: Final = "split.json"
+MANY: Final = 0.1
+"""Share of the sources above which those that faces brought into one group may be of strangers."""
 
 By = Literal["auto", "speaker", "identity", "source"]
 
@@ -75,15 +78,21 @@ def decide(
     that leave nothing to train on.
     """
     _check(dataset, by, val, test)
-    clips = dataset.clips.select(["key", "source_sha256", "speaker", "track"])
-    links: list[tuple[str, str]] = []
+    links: Iterable[tuple[str, str]] = ()
     if by == "identity" or (by == "auto" and has_faces(dataset)):
-        found = require_threshold(dataset, threshold)
-        links = list(_by_face(faces_of(dataset), found, by_label=by == "auto"))
-    rows: list[dict[str, Any]] = clips.to_pylist()
-    labels = {c["source_sha256"]: c["speaker"] for c in reversed(rows) if by != "source"}
-    groups = _components({c["source_sha256"] for c in rows}, links, labels if by == "auto" else {})
-    return Splitting(val=val, test=test, seed=seed, by=by, threshold=threshold, groups=_names(groups, labels))
+        least = require_threshold(dataset, threshold)
+        links = _by_face(faces_of(dataset), least, by_label=by == "auto")
+    labels = _labels(dataset)
+    unlabelled: dict[str, str | None] = dict.fromkeys(labels)
+    roots = _components(labels if by == "auto" else unlabelled, links)
+    groups = _names(roots, unlabelled if by == "source" else labels)
+    return Splitting(val=val, test=test, seed=seed, by=by, threshold=threshold, groups=groups)
+
+
+def _labels(dataset: Dataset) -> dict[str, str | None]:
+    """The speaker label of each source, by its SHA-256."""
+    clips = dataset.clips.select(["source_sha256", "speaker"]).to_pylist()
+    return {clip["source_sha256"]: clip["speaker"] for clip in reversed(clips)}
 
 
 def _check(dataset: Dataset, by: By, val: float, test: float) -> None:
@@ -113,19 +122,35 @@ def leaks(dataset: Dataset, splitting: Splitting) -> list[tuple[str, str, float]
 
 
 def _nearest_across(faces: Faces, tracks: list[int], splits: list[str]) -> tuple[str, str, float] | None:
-    """The nearest two of one person's tracks that lie in different splits."""
+    """The nearest two of one person's tracks that lie in different splits; memory grows with the number of tracks."""
     if len(set(splits)) == 1:
         return None
-    vectors = faces.vectors[tracks]
-    cosines = np.where(np.array(splits)[:, None] == np.array(splits), -np.inf, vectors @ vectors.T)
-    one, other = np.unravel_index(cosines.argmax(), cosines.shape)
-    return faces.owners[tracks[one]], faces.owners[tracks[other]], float(cosines[one, other])
+    vectors, where = faces.vectors[tracks], np.array(splits)
+    rows = (np.where(where == split, -np.inf, vectors @ own) for split, own in zip(splits, vectors, strict=True))
+    found = ((float(row.max()), one, int(row.argmax())) for one, row in enumerate(rows))
+    cosine, one, other = max(found, key=itemgetter(0))
+    return faces.owners[tracks[one]], faces.owners[tracks[other]], cosine
 
 
-def largest(splitting: Splitting) -> tuple[str, float]:
-    """The group with the most sources, and its share of all. Of a dataset without sources: none, 0."""
-    ((name, count),) = Counter(splitting.groups.values()).most_common(1) or (("", 0),)
-    return name, count / max(1, len(splitting.groups))
+def doubt(dataset: Dataset, splitting: Splitting) -> str | None:
+    """A sentence on the group that faces brought the most sources into, where these may well be of strangers.
+
+    Sources with a label are where their label is, unless faces alone decided.
+    """
+    labels, sizes = _labels(dataset), Counter(splitting.groups.values())
+    brought = Counter(
+        group
+        for source, group in splitting.groups.items()
+        if sizes[group] > 1 and (splitting.by == "identity" or labels[source] is None)
+    )
+    ((group, count),) = brought.most_common(1) or [("", 0)]
+    if count <= MANY * len(labels):
+        return None
+    name = group[:12] if group in labels else group
+    return (
+        f"faces brought {count / len(labels):.0%} of the sources into the group {name}. "
+        "If these are not one person, give a higher --threshold"
+    )
 
 
 def summary(dataset: Dataset, splitting: Splitting) -> dict[str, tuple[int, int, float]]:
@@ -148,34 +173,31 @@ def _by_face(faces: Faces, threshold: float, *, by_label: bool) -> Iterator[tupl
         yield from ((faces.owners[first], faces.owners[other]) for other in others)
 
 
-def _components(
-    nodes: Iterable[str], links: Iterable[tuple[str, str]], labels: Mapping[str, str | None]
-) -> dict[str, str]:
-    """For each node the smallest node of all that are linked to it, directly or over others.
+def _components(labels: Mapping[str, str | None], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each source the smallest of all that are linked to it, directly or over others.
 
     A link that would bring two labels together is left out.
     """
-    parent = {node: node for node in nodes}
-    known = {node: label for node, label in labels.items() if label is not None}
+    parent, label = {source: source for source in labels}, dict(labels)
 
-    def root(node: str) -> str:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
+    def root(source: str) -> str:
+        while parent[source] != source:
+            parent[source] = parent[parent[source]]
+            source = parent[source]
+        return source
 
     for one, other in links:
         low, high = sorted((root(one), root(other)))
-        if len(found := {known[n] for n in (low, high) if n in known}) < 2:
+        if None in (label[low], label[high]) or label[low] == label[high]:
             parent[high] = low
-            known |= dict.fromkeys((low,), *found) if found else {}
-    return {node: root(node) for node in parent}
+            label[low] = label[low] or label[high]
+    return {source: root(source) for source in parent}
 
 
 def _names(roots: Mapping[str, str], labels: Mapping[str, str | None]) -> dict[str, str]:
     """Groups by source; a group is called by its first label where it has one, so that labels keep their split."""
     called: dict[str, str] = {}
-    for node, root in roots.items():
-        if (label := labels.get(node)) is not None:
+    for source, root in roots.items():
+        if (label := labels[source]) is not None:
             called[root] = min(called.get(root, label), label)
-    return {node: called.get(root, root) for node, root in sorted(roots.items())}
+    return {source: called.get(root, root) for source, root in sorted(roots.items())}

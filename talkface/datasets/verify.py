@@ -14,7 +14,7 @@ from talkface.datasets.checking import Members, Problem, check_column, check_rea
 from talkface.datasets.duplicates import across_splits, duplicates
 from talkface.datasets.people import has_faces, same_face
 from talkface.datasets.reader import Dataset, Sample, decode
-from talkface.datasets.split import leaks, read_splitting
+from talkface.datasets.split import By, Splitting, leaks, read_splitting
 from talkface.datasets.verify_sidecar import verify_sidecars
 from talkface.errors import DatasetError
 from talkface.store import sha256_of
@@ -76,19 +76,24 @@ def _check_faces(dataset: Dataset) -> Iterator[Problem]:
     where, splitting = "manifest/clips.parquet", read_splitting(dataset.folder, Build())
     if not has_faces(dataset) or len(pc.unique(dataset.clips.column("split"))) < 2:
         return
-    if splitting.threshold is None and same_face(dataset) is None:
+    if same_face(dataset, splitting.threshold) is None:
         why = "for the model that made identity no threshold is known"
         yield Problem(
             where, f"faces were not compared: {why}. Run: toolkit split {dataset.url} --threshold COSINE", note=True
         )
         return
-    by = "identity" if splitting.groups and splitting.by == "auto" else "auto"
     for one, other, cosine in leaks(dataset, splitting):
         yield Problem(
             where,
             f"sources {one[:12]} and {other[:12]} show one face (cosine {cosine:.2f}) in different splits. "
-            f"Run: toolkit split {dataset.url} --by {by}",
+            f"Run: toolkit split {dataset.url} --by {_mends(splitting, one, other)}",
         )
+
+
+def _mends(splitting: Splitting, one: str, other: str) -> By:
+    """How to split so that two sources with one face come together: with labels, unless that left them apart."""
+    had_both = {one, other} <= splitting.groups.keys()
+    return "identity" if splitting.by == "identity" or (splitting.by == "auto" and had_both) else "auto"
 
 
 def _check_duplicates(dataset: Dataset) -> Iterator[Problem]:

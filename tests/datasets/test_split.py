@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from talkface.clip import ColumnSpec
 from talkface.config import Build
 from talkface.datasets.build import build, rebuild
-from talkface.datasets.people import SAME_FACE, cluster
+from talkface.datasets.people import SAME_FACE, cluster, faces_of
 from talkface.datasets.reader import Dataset
-from talkface.datasets.split import Splitting, decide, leaks, read_splitting, write_splitting
+from talkface.datasets.split import Splitting, decide, doubt, leaks, read_splitting, write_splitting
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError
 from talkface.store import PACKS, Folder, npy, write_pack
@@ -186,6 +187,63 @@ def test_two_labels_in_two_splits_are_no_leak_unless_faces_decide(tmp_path: Path
     assert cosine > 0.9
 
 
+def test_a_leak_is_told_by_the_nearest_two_faces_across_splits(tmp_path: Path) -> None:
+    dataset = make(tmp_path / "d", speakers=(None,) * 6, shown=(0,) * 6)
+    names = [c["source_sha256"] for c in dataset.clips.to_pylist()[::2]]
+    groups = dict(zip(names, "aabbbb", strict=True))
+    write_splitting(dataset.folder, Splitting(val=0.5, test=0, seed=apart("a", "b"), groups=groups))
+    rebuild(dataset.folder)
+    dataset = Dataset(dataset.url)
+    splits = {c["source_sha256"]: c["split"] for c in dataset.clips.to_pylist()}
+    seen = faces_of(dataset)
+    across = [
+        (float(seen.vectors[i] @ seen.vectors[j]), {seen.owners[i], seen.owners[j]})
+        for i, j in combinations(range(6), 2)
+        if splits[seen.owners[i]] != splits[seen.owners[j]]
+    ]
+    ((one, other, cosine),) = leaks(dataset, Splitting())
+    assert len(across) == 8
+    assert (pytest.approx(cosine), {one, other}) == max(across, key=lambda pair: pair[0])
+
+
+@pytest.mark.parametrize(
+    ("by", "held", "expected"),
+    [("identity", 1, "identity"), ("auto", 2, "identity"), ("auto", 1, "auto"), ("source", 2, "auto")],
+)
+def test_a_leak_is_mended_in_the_way_of_the_splitting(tmp_path: Path, by: str, held: int, expected: str) -> None:
+    """Labels that left two sources apart would do so again; faces that came later have not been asked."""
+    said = advice(tmp_path, by, held)
+    assert said.endswith(f"--by {expected}"), said
+
+
+def advice(root: Path, by: str, held: int) -> str:
+    """What verify says of one face in two splits, where ``held`` of its two sources are in split.json."""
+    dataset = make(root / "d", speakers=(None, None), shown=(0, 0))
+    names = [c["source_sha256"] for c in dataset.clips.to_pylist()[::2]]
+    groups = {name: name for name in names[:held]}
+    write_splitting(dataset.folder, Splitting(val=0.5, test=0, seed=apart(*names), by=by, groups=groups))  # type: ignore[arg-type]
+    rebuild(dataset.folder)
+    (said,) = [str(p) for p in verify(dataset.url, readers=False) if "show one face" in str(p)]
+    return said
+
+
+def test_only_what_faces_brought_together_is_in_doubt(tmp_path: Path) -> None:
+    def told(name: str, by: str, **made: Any) -> str | None:
+        dataset = make(tmp_path / name, **made)
+        return doubt(dataset, decide(dataset, by, val=0.2, test=0.2, seed=0))  # type: ignore[arg-type]
+
+    four = ("a speaker with a long name", "ben", "carl", "dora")
+    assert told("labels", "auto", speakers=four, shown=(0, 0, 0, 0), faces=False) is None
+    assert told("labelled", "auto", speakers=four[:1] * 3, shown=(0, 0, 0)) is None
+    assert told("strangers", "auto", speakers=(None,) * 4, shown=(0, 1, 2, 3)) is None
+    brought = told("brought", "auto", speakers=(four[0], None, None, "ben"), shown=(0, 0, 0, 1))
+    assert brought is not None and brought.startswith(
+        "faces brought 50% of the sources into the group a speaker with a long name. If these"
+    )
+    faces_alone = told("faces", "identity", speakers=(None,) * 4, shown=(0, 0, 0, 1))
+    assert faces_alone is not None and "brought 75% of the sources into the group 73302e6d7034. If" in faces_alone
+
+
 def apart(one: str, other: str) -> int:
     """A seed that draws two groups into different splits."""
     halves = (Splitting(val=0.5, test=0, seed=seed) for seed in range(100))
@@ -204,7 +262,7 @@ def test_a_model_without_a_known_threshold_asks_for_one(
     (note,) = [p for p in verify(dataset.url, readers=False) if "faces were not compared" in str(p)]
     assert note.note and f"toolkit split {dataset.url} --threshold COSINE" in str(note)
     told = toolkit("split", dataset.url, "--threshold", "0.6")
-    assert "holds 25% of the sources. If these are not one person, give a higher --threshold" in told.stderr
+    assert "faces brought 25% of the sources into the group " in told.stderr
     assert verify(dataset.url, readers=False) == []
     toolkit("split", dataset.url, "--seed", "3")
     assert read_splitting(dataset.folder, Build()).threshold == 0.6
