@@ -1,12 +1,14 @@
 """Who speaks when several faces of a source are in the picture: each moment has one owner at most."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int
+import pyarrow.compute as pc
+from jaxtyping import Int, Int64
 
-from talkface.annotate._turns import owners, runs
+from talkface.annotate._turns import runs
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
 
@@ -28,18 +30,31 @@ def turns(dataset: Dataset, source: str, *, min_seconds: float = 0.3) -> list[Tu
     A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. What is shorter
     than ``min_seconds``, about a word, goes to the turn before it, so that a flicker of the odds tears no word apart.
     """
-    clips = [clip for clip in dataset.clips.to_pylist() if clip["source"] == source]
+    mine = dataset.clips.filter(pc.field("source") == source)
+    clips = mine.select(["key", "start_ns", "end_ns"]).to_pylist()
     if not clips:
         return []
     first = min(clip["start_ns"] for clip in clips)
     times = np.arange(first, max(clip["end_ns"] for clip in clips), STEP_NS)
-    talk = np.stack([dataset.column(c["key"], "talk", times - c["start_ns"]) for c in clips])
-    found = runs(steadied(owners(talk), round(min_seconds * NS / STEP_NS)))
+    found = runs(steadied(_owners(dataset, clips, times), round(min_seconds * NS / STEP_NS)))
     return [
         Turn(clips[who]["key"], *(int(first + at * STEP_NS - clips[who]["start_ns"]) for at in (start, end)))
         for start, end, who in found
         if who >= 0
     ]
+
+
+def _owners(
+    dataset: Dataset, clips: Sequence[Mapping[str, Any]], times: Int64[np.ndarray, " times"]
+) -> Int64[np.ndarray, " times"]:
+    """Which clip speaks at each time of the source, -1 for nobody; one clip's log-odds at a time are in memory."""
+    best, owner = np.zeros(len(times), np.float32), np.full(len(times), -1)
+    for who, clip in enumerate(clips):
+        here = slice(*np.searchsorted(times, (clip["start_ns"], clip["end_ns"])))
+        talk = dataset.column(clip["key"], "talk", times[here] - clip["start_ns"])
+        owner[here] = np.where(talk > best[here], who, owner[here])
+        best[here] = np.fmax(talk, best[here])
+    return owner
 
 
 def steadied(owner: Int[np.ndarray, " times"], shortest: int) -> Int[np.ndarray, " times"]:
