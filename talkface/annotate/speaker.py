@@ -9,6 +9,7 @@ from talkface.annotate._faces import SIDE as SQUARE
 from talkface.annotate._faces import follow, times_of
 from talkface.annotate._light_asd import ROWS, SIDE, load_light_asd, log_odds
 from talkface.annotate._mfcc import mfcc
+from talkface.annotate._turns import runs
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import NS, ColumnSpec, ScoreSpec
 from talkface.weights import Models
@@ -86,11 +87,9 @@ def spans(
     Pauses of up to ``max_pause_seconds`` are bridged, then what is shorter than ``min_seconds`` is dropped. A frame
     without a value is a pause. ``end_ns`` is the clip's end, until which its last frame stays.
     """
-    speaks = np.nan_to_num(talk, nan=-1.0) > 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], speaks, [False]]).astype(int)))
-    times = np.append(pts_ns, end_ns)[edges].reshape(-1, 2).tolist()
+    speaks, times = (np.nan_to_num(talk, nan=-1.0) > 0).astype(int), np.append(pts_ns, end_ns).tolist()
     joined: list[tuple[int, int]] = []
-    for start, end in times:
+    for start, end in ((times[first], times[after]) for first, after, speech in runs(speaks) if speech):
         if joined and start - joined[-1][1] <= max_pause_seconds * NS:
             joined[-1] = joined[-1][0], end
         else:

@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from talkface.annotate._turns import runs
 from talkface.annotate.head import euler_degrees
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
@@ -49,8 +50,8 @@ class Motion:
     """
 
     clips: int
-    angles: Float[np.ndarray, "frames 3"]
-    speed: Float[np.ndarray, " frames"]
+    angles: Float[np.ndarray, "posed 3"]
+    speed: Float[np.ndarray, " posed"]
     shapes: Float[np.ndarray, "frames 52"]
 
 
@@ -334,16 +335,11 @@ def _curves(dataset: Dataset, row: int, width: int = 176, height: int = 56) -> s
     lines = []
     for name, colour in CURVES:
         y = (1 - arrays["arkit"][:, ARKIT.index(name)]) * (height - 2) + 1
-        for part in _runs(np.isfinite(y)):
+        parts = [slice(start, end) for start, end, known in runs(np.isfinite(y).astype(int)) if known]
+        for part in parts:  # a gap is not drawn over
             points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[part], y[part], strict=True))
             lines.append(f'<polyline fill="none" stroke="{colour}" points="{points}"/>')
     return f'<svg width="{width}" height="{height}">{"".join(lines)}</svg>'
-
-
-def _runs(known: np.ndarray) -> list[slice]:
-    """Stretches of true values: a gap in a curve is not drawn over."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], known.astype(np.int8), [0]])))
-    return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _known(dataset: Dataset, name: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The report: figures that are known, a page that needs nothing else."""
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 from talkface.config import Threshold
 from talkface.datasets import open_dataset
+from talkface.datasets.build import build
 from talkface.datasets.report import dead_shapes, measure, report, speed_buckets, spread
 from talkface.datasets.selection import Selection, change_selection
+from talkface.store import Folder
 from talkface.vocab import ARKIT
+from tests.datasets.conftest import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,18 @@ def test_the_page_says_what_the_dataset_holds(page: str, demo: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == min(12, len(dataset))
     assert "scan / reason" not in page and "scan/not_media" in page
     assert "tongueOut (no value in any frame)" in page
+
+
+def test_a_curve_has_no_line_over_a_gap(tmp_path: Path) -> None:
+    """Every third frame is missing: of each curve pairs of points are left."""
+    folder = Folder(tmp_path)
+    plan = make_plan(folder, 1)
+    info = {**plan.info, "config": {"build": {"thresholds": {}}}}
+    build(folder, dataclasses.replace(plan, info=info, has_video=False))
+    dataset = open_dataset(folder.url)
+    drawn = [points.split() for points in re.findall(r'<polyline[^>]* points="(.*?)"', report(dataset))]
+    assert [len(points) for points in drawn] == [2] * 3 * 3
+    assert dataset.clips.column("frames").to_pylist() == [10]
 
 
 def test_hidden_clips_are_left_out_and_thresholds_drawn(demo: Path, tmp_path: Path) -> None:
