@@ -37,11 +37,12 @@ def turns(dataset: Dataset, source: str, *, min_seconds: float = 0.3) -> list[Tu
     first = min(clip["start_ns"] for clip in clips)
     times = np.arange(first, max(clip["end_ns"] for clip in clips), STEP_NS)
     found = runs(steadied(_owners(dataset, clips, times), round(min_seconds * NS / STEP_NS)))
-    return [
-        Turn(clips[who]["key"], *(int(first + at * STEP_NS - clips[who]["start_ns"]) for at in (start, end)))
-        for start, end, who in found
-        if who >= 0
-    ]
+    return [_turn(clips[who], first + start * STEP_NS, first + end * STEP_NS) for start, end, who in found if who >= 0]
+
+
+def _turn(clip: Mapping[str, Any], start_ns: int, end_ns: int) -> Turn:
+    """A clip's turn between two times of the source; not beyond the clip, where a moment or a flicker may lie."""
+    return Turn(clip["key"], start_ns - clip["start_ns"], min(end_ns, clip["end_ns"]) - clip["start_ns"])
 
 
 def _owners(

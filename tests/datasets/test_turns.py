@@ -1,6 +1,7 @@
 """Turns of a source whose faces overlap, against all of their log-odds side by side."""
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,17 @@ def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, min_second
     assert {*owners(talk).tolist()} >= {-1, 0, 1, 2, 3}
     owner = steadied(owners(talk), round(min_seconds * NS / STEP_NS))
     assert turns(faces, "s1.mp4", min_seconds=min_seconds) == [
-        Turn(clips[who]["key"], *(at * STEP_NS - clips[who]["start_ns"] for at in (start, end)))
-        for start, end, who in runs(owner)
-        if who >= 0
+        Turn(c["key"], start * STEP_NS - c["start_ns"], min(end * STEP_NS, c["end_ns"]) - c["start_ns"])
+        for start, end, c in ((start, end, clips[who]) for start, end, who in runs(owner) if who >= 0)
     ]
+
+
+def test_no_turn_goes_beyond_its_clip_and_none_overlap(faces: Dataset) -> None:
+    starts = {c["key"]: c["start_ns"] for c in faces.clips.to_pylist()}
+    found = turns(faces, "s0.mp4") + turns(faces, "s1.mp4")
+    assert all(0 <= turn.start_ns < turn.end_ns <= faces.duration_ns(turn.key) for turn in found)
+    times = [(starts[turn.key] + turn.start_ns, starts[turn.key] + turn.end_ns) for turn in turns(faces, "s0.mp4")]
+    assert all(before[1] <= after[0] for before, after in pairwise(times))
 
 
 def test_of_a_source_without_clips_there_are_no_turns(faces: Dataset) -> None:
