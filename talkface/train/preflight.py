@@ -85,8 +85,8 @@ def probe(
 def _enough_memory() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # of which torch.OutOfMemoryError is one, but not what a CPU raises
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:  # of which a GPU's OutOfMemoryError is one, but not what a CPU raises
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise ConfigError(
             "one batch does not fit into memory. Lower training.batch_size, and raise training.accumulate by as much: "
