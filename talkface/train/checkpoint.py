@@ -142,6 +142,14 @@ def names(run: Path) -> list[Path]:
     return sorted(p for p in found if _NAME.fullmatch(p.name))
 
 
+def earlier(run: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises ConfigError where there is one and nobody asked for it."""
+    found = names(run)
+    if found and not resume:
+        raise ConfigError(f"{run}: holds a run already. Go on with --resume, or choose another --out.")
+    return found[-1] if found else None
+
+
 def sweep(run: Path) -> None:
     """Remove what a crash left half-written."""
     for part in (run / FOLDER).glob(f".*{PART}"):
@@ -264,6 +272,11 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
                 f"{path}: {key} was {before.get(key)!r} and is {now.get(key)!r} now. Resume with the configuration it "
                 "was made with, or choose another --out."
             )
+    if about.data["hash"] != data["hash"] and about.format < FORMAT:
+        raise ConfigError(
+            f"{path}: an older talkface made it and recorded less of its data: whether they are the same is not known. "
+            "Choose another --out, or go on with the talkface that made it."
+        )
     if about.data["hash"] != data["hash"]:
         raise ConfigError(
             f"{path}: was trained on other data ({about.data['url']}, {about.data['hash']}; now {data['url']}, "

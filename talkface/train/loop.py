@@ -70,11 +70,12 @@ def train(
 ) -> Result:
     """Train a task until ``config.training.steps``; ``out`` is the run's folder (see `checkpoint`).
 
-    Raises ConfigError before the first step for what cannot be; RunError when the loss is no number or the disk full.
+    Raises ConfigError before the first step for what cannot be; RunError when the loss or the gradient is no number,
+    or the disk full.
     """
     accelerator = _accelerator(config.training, cpu)
     with Folder(out).lock() if accelerator.is_main_process else nullcontext():
-        say = say if accelerator.is_main_process else _silent
+        say = say if accelerator.is_main_process else lambda text: None
         run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say)
         result = run.to_the_end(workers)
         say(f"{result}\nrun: {out}")
@@ -94,7 +95,7 @@ class Run:
         self.out, self.accelerator, self.say = out, accelerator, say
         self.device, self.is_main, self.commit = accelerator.device, accelerator.is_main_process, commit()
         self.data = {"url": dataset.url, "hash": checkpoint.dataset_hash(dataset, config.needs)}
-        path = _earlier(out, resume)
+        path = checkpoint.earlier(out, resume)
         about = None if path is None else About.read(path)
         if path is not None and about is not None:
             checkpoint.refuse_mismatch(about, name, config, self.data, path)
@@ -102,16 +103,8 @@ class Run:
         self.held = None if held is None else held_loader(held, config)
         made = task_class(name)
         self.task = made(config, about.facts if about else made.learn(config, dataset))
-
-        torch.manual_seed(self.settings.seed)  # of the first weights
-        net = self.task.build().to(self.device).train()
-        batch = to_device(next(iter(self.loader)), self.device)
         say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
-        cast, averaged = accelerator.autocast, self.settings.ema > 0
-        say(str(probe(self.task, net, batch, self.draw(PROBE), ema=averaged, autocast=cast)))
-        if self.settings.compile:
-            require_compiler(self.device)
-            net.compile()
+        net = self.tried()
         self.model, self.optimizer = accelerator.prepare(net, _optimizer(net, self.settings))
         self.average = Average(self.model.parameters(), self.settings.ema) if self.settings.ema else None
         self.step = self.seen = 0
@@ -119,6 +112,17 @@ class Run:
         if path is not None and about is not None:
             self.restore(path, about)
             say(f"resumed from {path}{checkpoint.other_code(about)}")
+
+    def tried(self) -> torch.nn.Module:
+        """The network as it begins; a batch has gone through it, and what that costs is said."""
+        torch.manual_seed(self.settings.seed)  # of the first weights
+        net = self.task.build().to(self.device).train()
+        batch, cast = to_device(next(iter(self.loader)), self.device), self.accelerator.autocast
+        self.say(str(probe(self.task, net, batch, self.draw(PROBE), ema=self.settings.ema > 0, autocast=cast)))
+        if self.settings.compile:
+            require_compiler(self.device)
+            net.compile()
+        return net
 
     def to_the_end(self, workers: int) -> Result:
         """The loop."""
@@ -131,23 +135,26 @@ class Run:
             logs = self.update(batches)
             bar.update()
             bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
-            spent = time.perf_counter() - begun
-            speed = {"steps_a_second": (self.step - first) / spent, "data_wait": batches.seconds / spent}
             if log and self.due(settings.log_every):
+                spent = time.perf_counter() - begun
+                speed = {"steps_a_second": (self.step - first) / spent, "data_wait": batches.seconds / spent}
                 log.write(self.step, logs | {"seen": self.seen}, speed)
-            best = None
-            if self.held is not None and self.due(settings.evaluate_every):
-                found, picture = self.evaluate(self.held)
-                best = found if self.is_best(found["loss"]) else None
-                if log:
-                    log.write(self.step, {f"held_{k}": v for k, v in found.items() if math.isfinite(v)}, {})
-                    log.draw(self.step, picture)
+            best = self.judge(self.held, log) if self.held is not None and self.due(settings.evaluate_every) else None
             if best is not None or self.due(settings.save_every):
                 self.save(best)
         bar.close()
         spent = max(time.perf_counter() - begun, 1e-9)
         best = checkpoint.best_of(self.out)
         return Result(self.step, logs["loss"], best, (self.step - first) / spent, batches.seconds / spent)
+
+    def judge(self, held: Loader, log: Log | None) -> dict[str, float] | None:
+        """Log numbers and a picture of what is held out; gives the numbers if they are the best so far."""
+        found, picture = self.evaluate(held)
+        best, known = self.is_best(found["loss"]), {k: v for k, v in found.items() if math.isfinite(v)}
+        if log:
+            log.write(self.step, {f"held_{k}": v for k, v in known.items()}, {})
+            log.draw(self.step, picture)
+        return known if best else None
 
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
@@ -168,9 +175,13 @@ class Run:
                     logs[key] = logs.get(key, 0.0) + float(value) / settings.accumulate
                 self.accelerator.backward(found.loss / settings.accumulate)
             self.seen += settings.batch_size * self.loader.ranks
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        return logs | self.descend(keys)
+
+    def descend(self, keys: list[str]) -> dict[str, float]:
+        """Change the weights, and their average, by the gradient of these clips."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or math.inf)
         gradient = self.agreed(torch.tensor(float(norm), device=self.device), "gradient", keys)
-        rate = learning_rate(settings, self.step)
+        rate = learning_rate(self.settings, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -178,7 +189,7 @@ class Run:
         if self.average is not None:
             self.average.update(self.step)
         self.step += 1
-        return logs | {"gradient": gradient, "learning_rate": rate}
+        return {"gradient": gradient, "learning_rate": rate}
 
     def agreed(self, value: torch.Tensor, what: str, keys: list[str]) -> float:
         """The mean of all processes. Raises RunError in every one of them if it is no number anywhere."""
@@ -280,15 +291,3 @@ def _precision(settings: Training, cpu: bool) -> str:
     on_gpu = torch.cuda.is_available() and not cpu
     wanted = settings.precision if settings.precision != "auto" else "bf16" if on_gpu else "fp32"
     return "bf16" if wanted == "bf16" else "no"
-
-
-def _earlier(out: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from. Raises ConfigError where there is one and nobody asked for it."""
-    found = checkpoint.names(out)
-    if found and not resume:
-        raise ConfigError(f"{out}: holds a run already. Go on with --resume, or choose another --out.")
-    return found[-1] if found else None
-
-
-def _silent(text: str) -> None:
-    """What all processes but the first say."""

@@ -12,7 +12,7 @@ import torch
 
 from talkface.datasets.reader import Dataset
 from talkface.datasets.sidecar_job import annotate_dataset
-from talkface.errors import WeightsError
+from talkface.errors import ConfigError, WeightsError
 from talkface.train import checkpoint
 from talkface.train.average import Average
 from talkface.train.base import configure
@@ -117,6 +117,15 @@ def test_other_code_is_told_on_resuming(copy: Path, talkers: str) -> None:
     said = list[str]()
     train("emodiff", checkpoint.config_of(about), clips, held, copy, resume=True, say=said.append)
     assert any("(commit 0123456789ab) made; this is talkface" in line for line in said)
+
+
+def test_other_data_are_refused_and_what_an_older_talkface_recorded_is_not_called_so(copy: Path, talkers: str) -> None:
+    about = checkpoint.About.read(checkpoint.find(copy))
+    clips, held = split(talkers)
+    for version, line in ((checkpoint.FORMAT, "was trained on other data"), (1, "an older talkface made it")):
+        edit(copy, format=version, data=about.data | {"hash": "0" * 16})
+        with pytest.raises(ConfigError, match=line):
+            train("emodiff", checkpoint.config_of(about), clips, held, copy, resume=True, say=lambda text: None)
 
 
 @pytest.fixture

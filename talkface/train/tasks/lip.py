@@ -259,7 +259,8 @@ class Task:
         return model.task, model.net  # type: ignore[return-value]
 
     def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
-        """The refined mouth's loss, the neutral one's, and how jawOpen goes with the real one (r over all frames)."""
+        """The refined mouth's loss, the neutral one's, and how jawOpen goes with the real one (r over all frames; NaN
+        where either never moves)."""
         means, jaws = Means(), [np.zeros((2, 0), np.float32)]
         jaw = MOUTH.index("jawOpen")
         for batch in batches:
@@ -271,7 +272,7 @@ class Task:
             jaws.append(pair.float().cpu().numpy())
         every = np.concatenate(jaws, axis=1)
         moves = every.shape[1] > 0 and every.std(axis=1).min() > 0
-        return {**means.found(), "jaw_r": float(np.corrcoef(every)[0, 1]) if moves else 0.0}
+        return {**means.found(), "jaw_r": float(np.corrcoef(every)[0, 1]) if moves else math.nan}
 
     def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real mouths (left) and made ones (right)."""
