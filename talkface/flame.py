@@ -3,7 +3,7 @@
 Li, Bolkart, Black, Li, Romero, Learning a model of facial shape and expression from 4D scans, SIGGRAPH Asia 2017,
 Eq. 1 to 5: blendshapes on a template, then linear blend skinning around five joints (Loper et al., SMPL, 2015).
 
-    flame = load_flame(Models().get("flame"))
+    flame = load_flame(Models().get("flame"))  # or find_flame(Models()), which does not raise
     arrays = dataset.arrays(key, ["flame", "flame_shape", "lm68"])
     vertices = flame.vertices(arrays["flame"], arrays["flame_shape"])
     pixels = projected(vertices, arrays["flame"][:, FLAME["camera"]], arrays["lm68"])
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from talkface.annotate._deca import SIDE, to_input
 from talkface.errors import WeightsError
 from talkface.vocab import FLAME
+from talkface.weights import Models
 from talkface.weights.unpickle import read_arrays
 
 SHAPES, EXPRESSIONS = 100, 50
@@ -123,6 +124,14 @@ def rotation_matrices(axis_angle: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
     return torch.linalg.matrix_exp(cross)
+
+
+def find_flame(models: Models) -> Flame | str:
+    """The head model, or the sentence that says why it is not here and what to do."""
+    try:
+        return load_flame(models.get("flame"))
+    except WeightsError as error:
+        return str(error)
 
 
 def load_flame(path: Path) -> Flame:

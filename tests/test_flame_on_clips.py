@@ -1,6 +1,9 @@
 """FLAME's head of a dataset's clips: drawn where its parameters say, and measured."""
 
 import json
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,9 +11,7 @@ import numpy as np
 import pytest
 
 from talkface.annotate._deca import face_square
-from talkface.commands.evaluate import command as evaluate
 from talkface.commands.ingest import plan_of
-from talkface.commands.sheet import command as sheet
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build import build
 from talkface.datasets.reader import Sample, open_dataset
@@ -21,8 +22,9 @@ from talkface.media import ClipFrames
 from talkface.render.sheet import draw_clip, to_crop, with_flame
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder
-from talkface.weights import Models
+from talkface.weights import VARIABLE, Models
 from tests.annotate.stand_ins import egg_flame, frontal_deca
+from tests.conftest import command
 
 
 @pytest.fixture(scope="module")
@@ -71,31 +73,41 @@ def test_what_is_not_known_is_not_drawn(sample: Sample, files: Path) -> None:
 
 
 @pytest.fixture
-def no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user has none."""
-    for name in ("TALKFACE_MODELS", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
+def say(tmp_path: Path) -> Callable[..., str]:
+    """A command of a user who has no models of their own; gives what it printed."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "400"}
+    environment.pop(VARIABLE, None)
+
+    def run(*arguments: str | Path) -> str:
+        found = subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, check=True)
+        return found.stdout
+
+    return run
 
 
-@pytest.mark.usefixtures("no_models")
+LACKING = "Register and accept its licence at https://flame.is.tue.mpg.de, then run: toolkit models add flame PATH"
+
+
 def test_the_sheet_has_it_where_the_model_is(
-    dataset: Path, files: Path, sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Path, files: Path, sample: Sample, tmp_path: Path, say: Callable[..., str]
 ) -> None:
-    sheet(str(dataset), tmp_path / "with.png", 1, str(files))
-    assert "not drawn" not in capsys.readouterr().out
-    sheet(str(dataset), tmp_path / "without.png", 1, None)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "FLAME's head is not drawn: Register and accept its licence" in said
-    wide, narrow = (cv2.imread(str(tmp_path / f"{name}.png")).shape for name in ("with", "without"))
-    assert wide[0] == narrow[0] and wide[1] - 16 == 2 * (narrow[1] - 16)
+    wide, narrow = tmp_path / "wide.png", tmp_path / "narrow.png"
+    assert "not drawn" not in say("sheet", dataset, "--clips", "1", "--out", wide, "--models", files)
+    said = say("sheet", dataset, "--clips", "1", "--out", narrow)
+    assert "FLAME's head is not drawn: " in said and LACKING in said
+    (high, with_head), (as_high, without) = (cv2.imread(str(path)).shape[:2] for path in (wide, narrow))
+    assert high == as_high and with_head - 16 == 2 * (without - 16)
     assert draw_clip(sample).shape[1] == sample["json"]["crop_size"]
 
 
-@pytest.mark.usefixtures("no_models")
-def test_two_datasets_heads_are_measured(dataset: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = {"reference": str(dataset), "metrics": "flame_vertices", "models": str(files), "as_json": True}
-    evaluate(str(dataset), **asked)
-    found = json.loads(capsys.readouterr().out)["values"]
-    assert {name: row["value"] for name, row in found.items()} == {"flame_vertex_mean": 0, "flame_jaw_mean": 0}
-    evaluate(str(dataset), **asked | {"models": None})
-    assert json.loads(capsys.readouterr().out)["skipped"] == {"flame_vertices": "no flame model"}
+def test_two_datasets_heads_are_measured(dataset: Path, files: Path, tmp_path: Path, say: Callable[..., str]) -> None:
+    """A model that is not here, or not whole, leaves one metric out."""
+    asked = ("evaluate", dataset, "--reference", dataset, "--metrics", "flame_vertices,mouth_shapes", "--json")
+    found = json.loads(say(*asked, "--models", files))["values"]
+    assert [found[name]["value"] for name in ("flame_vertex_mean", "flame_jaw_mean", "mouth_error")] == [0, 0, 0]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/generic_model.pkl").write_bytes(b"not a pickle")
+    for more, why in (((), LACKING), (("--models", tmp_path / "damaged"), "generic_model.pkl: not a pickle")):
+        found = json.loads(say(*asked, *more))
+        assert why in found["skipped"].pop("flame_vertices") and not found["skipped"]
+        assert found["values"]["mouth_error"]["value"] == 0

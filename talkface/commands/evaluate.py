@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline, read_audio
+from talkface.commands._options import ModelsDir, Offline, names_in, read_audio
 
 if TYPE_CHECKING:
-    from talkface.flame import Flame
-    from talkface.metrics.base import Face, SyncExpert
+    from collections.abc import Sequence
+
+    from talkface.metrics.base import Comparison, Face, SyncExpert
     from talkface.weights import Models
 
 
@@ -36,7 +37,7 @@ def command(
     from functools import partial
 
     from talkface.console import print_evaluation
-    from talkface.metrics.base import Comparison
+    from talkface.metrics.base import Comparison, metric_names
     from talkface.metrics.evaluate import evaluate
     from talkface.metrics.faces import on_rig, pair_up, read_faces
     from talkface.render.landmarks import rig_points
@@ -44,7 +45,7 @@ def command(
     from talkface.weights import Models
 
     rig = partial(rig_points, Head())
-    names = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
+    names = metric_names() if metrics is None else names_in(metrics)
     faces = read_faces(generated)
     if audio is not None:
         faces = [_speaking(faces, audio)]
@@ -59,12 +60,11 @@ def command(
         window=window,
         stride=window - 1 if stride is None else stride,
         sync_expert=None if sync is None else _expert(sync, there),
-        flame_model=_flame(there) if any(a.has("flame") for a, _ in pairs) else None,
     )
     found = {
         "generated": {"from": generated, "faces": len(faces)},
         "reference": {"from": reference, "faces": len(references), "pairs": len(pairs)},
-        **evaluate(given, names),
+        **evaluate(_with_flame(given, names, there), names),
     }
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -98,9 +98,17 @@ def _expert(run: str, models: "Models") -> "SyncExpert":
     )
 
 
-def _flame(models: "Models") -> "Flame | None":
-    """FLAME's head where its model file is here."""
-    from talkface.flame import load_flame
+def _with_flame(given: "Comparison", names: "Sequence[str]", models: "Models") -> "Comparison":
+    """FLAME's head beside what is compared, or why there is none, where a metric asks for it."""
+    from dataclasses import replace
 
-    path = models.find("flame")
-    return None if path is None else load_flame(path)
+    from talkface.flame import find_flame
+    from talkface.metrics.base import metric
+
+    if not any("flame_model" in metric(name).needs for name in names):
+        return given
+    known = any(a.has("flame") and b.has("flame") for a, b in given.pairs)
+    found = find_flame(models) if known else "no pair face with flame"
+    if isinstance(found, str):
+        return replace(given, lacking={"flame_model": found})
+    return replace(given, flame_model=found)

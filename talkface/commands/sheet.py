@@ -34,14 +34,14 @@ def command(
 def _flame(dataset: "Dataset", models: str | None) -> "Flame | None":
     """FLAME's head, where the dataset has its parameters; says how to get the model where it is not here."""
     from talkface.console import console
-    from talkface.flame import load_flame
+    from talkface.flame import find_flame
     from talkface.render.sheet import FLAME_NEEDS
-    from talkface.weights import Models, how_to_get
+    from talkface.weights import Models
 
     if not {spec.name for spec in dataset.specs()}.issuperset(FLAME_NEEDS):
         return None
-    there = Models(models, offline=True)
-    if (path := there.find("flame")) is None:
-        console.print(f"FLAME's head is not drawn: {how_to_get(there.weight('flame'))}", markup=False)
+    found = find_flame(Models(models, offline=True))
+    if isinstance(found, str):
+        console.print(f"FLAME's head is not drawn: {found}", markup=False)
         return None
-    return load_flame(path)
+    return found

@@ -73,7 +73,8 @@ class FlameModel(Protocol):
 class Comparison:
     """What is measured: generated faces, references as a set, and pairs of both on the generated face's clock.
 
-    ``window`` and ``stride`` are the frames of a sampling window and by how many the windows advance.
+    ``window`` and ``stride`` are the frames of a sampling window and by how many the windows advance. ``lacking`` says
+    why ``sync_expert`` or ``flame_model`` is not there, where more can be said than that it is not.
     """
 
     generated: Sequence[Face]
@@ -83,6 +84,7 @@ class Comparison:
     stride: int = 31
     sync_expert: SyncExpert | None = None
     flame_model: FlameModel | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def ready_for(measure: Metric, given: Comparison) -> Comparison | str:
     """The part of a comparison that a metric can look at, or what is lacking."""
     for what in _SETS:
         if what in measure.needs and not getattr(given, what):
-            return f"no {what.replace('_', ' ')}"
+            return given.lacking.get(what, f"no {what.replace('_', ' ')}")
     wanted = [n for n in measure.needs if n not in _SETS]
 
     def fits(face: Face) -> bool:
