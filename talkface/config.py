@@ -89,8 +89,9 @@ class Pack(Strict):
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The annotators, and the one that other settings ask for."""
-        return tuple(dict.fromkeys((*self.annotators, *(("speaker",) if self.cut.speaking else ()))))
+        """The annotators, and those that other settings ask for."""
+        asked = {"speaker": self.cut.speaking, "sync": self.annotate.get("sync", {}).get("fix_offset", False)}
+        return tuple(dict.fromkeys((*self.annotators, *(name for name, needed in asked.items() if needed))))
 
 
 class Threshold(Strict):

@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from talkface.commands._options import settings_of
 from talkface.config import PRESETS, Build, Ingest, Pack, PresetName, Threshold
 from talkface.errors import ConfigError
 
@@ -18,6 +19,17 @@ def test_defaults_survive_toml(tmp_path: Path) -> None:
 
 def test_any_change_changes_the_hash() -> None:
     assert Pack(unit_seconds=60).hash() != Pack().hash()
+
+
+def test_settings_ask_for_the_annotators_that_they_need(tmp_path: Path) -> None:
+    """In a file as on the command line, and one that is named already is not named twice."""
+    path = tmp_path / "c.toml"
+    path.write_text("[pack.cut]\nspeaking = true\n[pack.annotate.sync]\nfix_offset = true")
+    assert Ingest.load(path).pack.wanted == (*Pack().annotators, "speaker", "sync")
+    assert Pack(annotators=("sync",), annotate={"sync": {"fix_offset": True}}).wanted == ("sync",)
+    assert Pack(annotate={"sync": {"fix_offset": False}}).wanted == Pack().annotators
+    assert settings_of(path, None, None, True) == settings_of(path, None, None, True, speaking=True, fix_offset=True)
+    assert settings_of(None, None, "mel", True, fix_offset=True).pack.wanted == ("mel", "sync")
 
 
 def test_a_preset_brings_its_thresholds_and_those_given_go_before_them(tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
-"""What several commands share: arguments, exit codes, how flags become settings, and the sound of motion."""
+"""What several commands share: arguments, exit codes, and how flags become settings."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from talkface.config import PRESETS, Build, Ingest
-
-if TYPE_CHECKING:
-    import numpy as np
 
 OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
@@ -40,12 +37,18 @@ Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec ur
 
 
 def settings_of(
-    config: Path | None, layout: str | None, with_: str | None, video: bool, speaking: bool = False
+    config: Path | None,
+    layout: str | None,
+    with_: str | None,
+    video: bool,
+    speaking: bool = False,
+    fix_offset: bool = False,
 ) -> Ingest:
+    """The file's settings, and over them those of the command line."""
     from talkface.annotate.base import require_scores, settled
 
     settings = Ingest.load(config)
-    require_scores(settings.build.thresholds, likely=settings.pack.annotators)
+    require_scores(settings.build.thresholds, likely=settings.pack.wanted)
     pack = settings.pack.model_copy(update={"annotate": settled(settings.pack.annotate)})
     if with_ is not None:
         pack = pack.model_copy(update={"annotators": names_in(with_)})
@@ -53,6 +56,9 @@ def settings_of(
         pack = pack.model_copy(update={"keep_video": False})
     if speaking:
         pack = pack.model_copy(update={"cut": pack.cut.model_copy(update={"speaking": True})})
+    if fix_offset:
+        moved = {**pack.annotate.get("sync", {}), "fix_offset": True}
+        pack = pack.model_copy(update={"annotate": {**pack.annotate, "sync": moved}})
     _tell_of_idle(settings.build, pack.wanted)
     return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
 
@@ -72,17 +78,3 @@ def worker_count(asked: int | None) -> int:
     if asked is not None:
         return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def read_audio(path: str, end_ns: int) -> "np.ndarray":
-    """16 kHz samples for motion that lasts until ``end_ns``; the sound's start is the motion's time 0.
-
-    Raises MediaError; SourceError where there is no sound.
-    """
-    from talkface.errors import SourceError
-    from talkface.media import read_sound
-
-    sound = read_sound(path, 0, end_ns)
-    if not sound.present:
-        raise SourceError(f"{path}: no sound in it. Give --audio a file with sound.", "no_sound")
-    return sound.samples

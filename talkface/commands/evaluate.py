@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline, names_in, read_audio
+from talkface.commands._options import ModelsDir, Offline, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def _speaking(faces: "list[Face]", audio: str) -> "Face":
     from dataclasses import replace
 
     from talkface.errors import ConfigError
-    from talkface.render.talk import end_ns
+    from talkface.render.talk import end_ns, read_audio
 
     if len(faces) != 1:
         raise ConfigError(f"--audio {audio}: is the sound of one motion file, but here are {len(faces)} faces.")

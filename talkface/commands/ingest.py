@@ -59,7 +59,7 @@ def command(
 
     Example: `toolkit ingest ./videos --out mead --workers 8`
     """
-    settings = moving_sound(settings_of(config, layout, with_, video, speaking), fix_offset)
+    settings = settings_of(config, layout, with_, video, speaking, fix_offset)
     run(
         inputs, out, settings, workers=workers, scheduler=scheduler, models=models, offline=offline, licence=licence,
         replace=replace,
@@ -144,17 +144,6 @@ def _ingest_and_build(
             typer.echo(f"{damage}", err=True)
             redone.add(damage.pack)
             folder.remove(f"{PACKS}/{damage.pack}.json")
-
-
-def moving_sound(settings: Ingest, fix_offset: bool) -> Ingest:
-    """The settings, if asked with sync among the annotators and moving the sound."""
-    if not fix_offset:
-        return settings
-    pack = settings.pack
-    annotators = tuple(dict.fromkeys((*pack.annotators, "sync")))
-    annotate = {**pack.annotate, "sync": {**pack.annotate.get("sync", {}), "fix_offset": True}}
-    changed = pack.model_copy(update={"annotators": annotators, "annotate": annotate})
-    return settings.model_copy(update={"pack": changed})
 
 
 def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface.commands._options import ModelsDir, Offline, read_audio
+from talkface.commands._options import ModelsDir, Offline
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,6 +161,7 @@ def _sound(
 ) -> "np.ndarray | None":
     """The sound asked for, else that of the clip that the motion is of, or that it stands beside."""
     from talkface.media import decode_flac
+    from talkface.render.talk import read_audio
 
     if audio is not None:
         return read_audio(audio, end_ns)

@@ -19,7 +19,7 @@ def with_recordings(scanned: ScanResult, pack: Pack) -> ScanResult:
     one that has none, with ``no_recording``, where the annotator requires it.
     """
     mode = make_annotator("arkit", pack.annotate.get("arkit", {})).config.recording
-    if mode == "off" or "arkit" not in in_order(pack.annotators):
+    if mode == "off" or "arkit" not in in_order(pack.wanted):
         return scanned
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(_with_recording, scanned.sources))

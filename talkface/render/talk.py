@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 import talkface
 from talkface.clip import NS, ns_to_samples
 from talkface.datasets.resample import resample
-from talkface.media import VideoWriter
+from talkface.errors import SourceError
+from talkface.media import VideoWriter, read_sound
 from talkface.motion import Motion, head_rows, steady_pts
 from talkface.render.overlay import below, contact_sheet, curves
 from talkface.render.rigs import Rig
@@ -225,6 +226,17 @@ def end_ns(pts_ns: Int64[np.ndarray, " frames"]) -> int:
     """When the last frame leaves the screen: it lasts as long as the one before it."""
     step = int(pts_ns[-1] - pts_ns[-2]) if len(pts_ns) > 1 else NS // 25
     return int(pts_ns[-1]) + step
+
+
+def read_audio(path: str, until_ns: int) -> Int16[np.ndarray, " samples"]:
+    """16 kHz samples for motion that lasts until ``until_ns``; the sound's start is the motion's time 0.
+
+    Raises MediaError; SourceError where there is no sound.
+    """
+    sound = read_sound(path, 0, until_ns)
+    if not sound.present:
+        raise SourceError(f"{path}: no sound in it. Give --audio a file with sound.", "no_sound")
+    return sound.samples
 
 
 def _then(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:

@@ -235,9 +235,9 @@ def test_sound_is_moved_when_asked_and_only_then(
     """A recording of MEAD whose sound is 0.2 s late: moved, every sample is the source's own, and mel goes with it."""
     found = {}
     source = media / "emotional" / "spectre__M030_level_3_angry_016.mp4"
-    for name, more in (("as_is", ()), ("moved", ("--fix-offset",))):
+    for name, more in (("as_is", ("--with", "mel,sync")), ("moved", ("--with", "mel", "--fix-offset"))):
         out = tmp_path / name
-        how = ("--with", "mel,sync", "--models", models, "--offline", "--workers", "0", "--layout", "plain")
+        how = ("--models", models, "--offline", "--workers", "0", "--layout", "plain")
         toolkit("ingest", source, "--out", out, *how, *more)
         dataset = open_dataset(str(out))
         (clip,) = dataset.clips.to_pylist()
