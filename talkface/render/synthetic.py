@@ -1,6 +1,5 @@
 """Clips of synthetic people with their ground truth, and the demo's input set."""
 
-import json
 import wave
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -10,20 +9,16 @@ import numpy as np
 from jaxtyping import Int16, Int64, UInt8
 from scipy.spatial.transform import Rotation
 
-import talkface
 from talkface.clip import NS
 from talkface.media import VideoWriter
 from talkface.render.identity import Identity
+from talkface.render.label import label
 from talkface.render.performance import Motion, Performance, perform
 from talkface.render.raster import Camera
 from talkface.render.rig import Canvas, Head, wall
 from talkface.vocab import ARKIT, SAMPLE_RATE
 
-TAGS = {
-    "title": "Synthetic talking face",
-    "comment": "Synthetic: not a recording of a person. Made by toolkit synth.",
-    "description": json.dumps({"synthetic": True, "talkface": talkface.__version__}),
-}
+TAGS = label("Made by toolkit synth.")
 """What every clip says of itself."""
 
 PEOPLE = {

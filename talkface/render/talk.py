@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float32, Int16, Int64, UInt8
 from scipy.spatial.transform import Rotation
 
-import talkface
 from talkface.clip import NS, ns_to_samples
 from talkface.datasets.resample import resample
 from talkface.errors import SourceError
 from talkface.media import VideoWriter, read_sound
 from talkface.motion import Motion, head_rows, steady_pts
+from talkface.render.label import label
 from talkface.render.overlay import below, contact_sheet, curves
 from talkface.render.rigs import Rig
 from talkface.store import Folder
@@ -184,13 +184,7 @@ def tags_of(motion: Motion, rig_name: str) -> Mapping[str, str]:
     made = dict(motion.provenance)
     told = next((f"{word} {_short(made[word])}" for word in _ORIGINS if made.get(word)), "origin unknown")
     origin = "Motion of a model" if motion.is_synthetic else "Recorded motion"
-    sentence = f"Synthetic: not a recording of a person. {origin} on the rig {rig_name}; {told}."
-    about = {"synthetic": True, "rig": rig_name, "talkface": talkface.__version__, "motion": made}
-    return {
-        "title": "Synthetic talking face",
-        "comment": sentence,
-        "description": json.dumps(about, sort_keys=True),
-    }
+    return label(f"{origin} on the rig {rig_name}; {told}.", rig=rig_name, motion=made)
 
 
 def _short(value: object) -> str:
