@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import BeforeValidator
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from talkface.errors import WeightsError
@@ -72,9 +72,12 @@ def quick_precision() -> Literal["float32", "bfloat16"]:
 
 
 Precision = Annotated[
-    Literal["float32", "bfloat16"], BeforeValidator(lambda given: quick_precision() if given == "auto" else given)
+    Literal["float32", "bfloat16", "auto"],
+    AfterValidator(lambda given: quick_precision() if given == "auto" else given),
 ]
 """A setting: ``auto`` becomes what `quick_precision` says as soon as it is read, so that records and caches know it."""
+AUTO: Final = "auto: that on such a CPU, else float32: the result then depends on the machine"
+"""The end of the setting's description, which begins with what bfloat16 is."""
 
 
 @contextmanager

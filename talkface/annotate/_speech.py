@@ -20,7 +20,7 @@ from jaxtyping import Float, Int16
 from pydantic import Field
 from torch import Tensor, nn
 
-from talkface.annotate._nets import Precision, device, inference
+from talkface.annotate._nets import AUTO, Precision, device, inference
 from talkface.annotate.base import AnnotatorConfig
 from talkface.errors import WeightsError
 from talkface.vocab import SAMPLE_RATE
@@ -42,7 +42,8 @@ class SpeechConfig(AnnotatorConfig):
     )
     precision: Precision = Field(
         "float32",
-        description="bfloat16: about twice as fast on a CPU that has it; states within 0.03 of their deviation",
+        description="bfloat16: about twice as fast on a CPU that has it, states within 0.03 of their deviation; "
+        + AUTO,
     )
     chunk_seconds: float = Field(
         60, ge=5, description="longer sound goes through the transformer in equal chunks of at most this"

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from talkface.annotate._mesh import MIRROR68
-from talkface.annotate._nets import PictureNet, Precision, batches, fill, read_checkpoint
+from talkface.annotate._nets import AUTO, PictureNet, Precision, batches, fill, read_checkpoint
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.errors import WeightsError
@@ -37,7 +37,8 @@ class FanConfig(AnnotatorConfig):
         True, description="look at the mirrored picture too and average: twice the time, steadier points"
     )
     precision: Precision = Field(
-        "float32", description="bfloat16: about twice as fast on a CPU that has it; clear points within half a cell"
+        "float32",
+        description="bfloat16: about twice as fast on a CPU that has it, clear points within half a cell; " + AUTO,
     )
     batch: int = Field(8, ge=1, description="pictures that go through the network at once")
 

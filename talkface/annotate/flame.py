@@ -7,7 +7,7 @@ from jaxtyping import Bool, UInt8
 from pydantic import Field
 
 from talkface.annotate._deca import OUTPUT, cut_face, load_encoder, split
-from talkface.annotate._nets import PictureNet, Precision, batches
+from talkface.annotate._nets import AUTO, PictureNet, Precision, batches
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ColumnSpec
 from talkface.weights import Models
@@ -24,8 +24,7 @@ class FlameConfig(AnnotatorConfig):
 
     precision: Precision = Field(
         "float32",
-        description="bfloat16: about twice as fast on a CPU that has it, off by a tenth of the outputs' deviation; "
-        "auto: that on such a CPU, else float32: the result then depends on the machine",
+        description="bfloat16: about twice as fast on a CPU with it, off by a tenth of the outputs' deviation; " + AUTO,
     )
     batch: int = Field(16, ge=1, description="pictures that go through the network at once")
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from talkface.annotate._nets import PictureNet, batches, device, fill, quick_precision, read_checkpoint
+from talkface.annotate.base import annotator_class, make_annotator
 from talkface.annotate.flame import FlameConfig
 from talkface.commands._options import settings_of
-from talkface.errors import WeightsError
+from talkface.errors import ConfigError, WeightsError
 
 
 class Runs:
@@ -81,6 +82,14 @@ def test_auto_is_bfloat16_where_the_cpu_has_it() -> None:
     if "sse2" in flags and device().type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         assert settled == ("bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32")
     assert FlameConfig().precision == "float32", "bytes depend on no machine unless asked"
+
+
+@pytest.mark.parametrize("name", ["flame", "fan", "wav2vec", "ctc"])
+def test_every_precision_is_named_where_one_looks_for_it(name: str) -> None:
+    with pytest.raises(ConfigError, match="'float32', 'bfloat16' or 'auto'"):
+        make_annotator(name, {"precision": "half"})
+    assert make_annotator(name, {"precision": "auto"}).config.precision == quick_precision()
+    assert "auto: " in (annotator_class(name).Config.model_fields["precision"].description or "")
 
 
 def test_batches_hold_everything_in_order() -> None:
