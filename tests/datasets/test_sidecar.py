@@ -11,15 +11,14 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import fsspec
 import numpy as np
 import psutil
 import pyarrow.compute as pc
 import pytest
-from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 
+from benchmarks._reading import bytes_within, counted
 from talkface.annotate.mel import log_mel
 from talkface.datasets import Dataset, open_dataset, schema
 from talkface.datasets.loader import Loader
@@ -373,44 +372,14 @@ def test_two_writers_are_kept_apart(base: Path, toolkit: Toolkit) -> None:
     assert not (base / "sidecars").exists()
 
 
-class CountingFile(LocalFileOpener):
-    """A file that notes which bytes are read."""
-
-    def read(self, length: int = -1) -> bytes:
-        start = self.tell()
-        data: bytes = super().read(length)
-        CountingFileSystem.read_spans.append((str(self.path), start, start + len(data)))
-        return data
-
-
-class CountingFileSystem(LocalFileSystem):
-    """A disk that notes what is read from it; not known as local, so that ranges are asked for."""
-
-    protocol = "counting"
-    read_spans: ClassVar[list[tuple[str, int, int]]] = []
-
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        return CountingFile(path, mode, fs=self) if mode == "rb" else super()._open(path, mode, **options)
-
-
 def test_sound_annotators_never_touch_pictures(base: Path) -> None:
-    fsspec.register_implementation("counting", CountingFileSystem, clobber=True)
-    dataset = Dataset(str(base))
-    CountingFileSystem.read_spans.clear()
+    dataset, spans = Dataset(str(base)), counted()
     made = add(f"counting://{base}", "mel", "voice")
     assert all(not m.rejects for m in made)
-    spans = [s for s in CountingFileSystem.read_spans if "/packs/" not in s[0]]
-    pictures = [places["mp4"] for places in dataset.places.values()]
-    sounds = [places["flac"] for places in dataset.places.values()]
-    assert touched(sounds, spans) == len(sounds), "the reads are noted"
-    assert touched(pictures, spans) == 0
-
-
-def touched(places: list[tuple[str, int, int]], spans: list[tuple[str, int, int]]) -> int:
-    return sum(
-        any(path.endswith(shard) and low < offset + size and offset < high for path, low, high in spans)
-        for shard, offset, size in places
-    )
+    of_shards = [span for span in spans if "/packs/" not in span[0]]
+    places = dataset.places.values()
+    assert all(bytes_within([place["flac"]], of_shards) for place in places), "the reads are noted"
+    assert bytes_within([place["mp4"] for place in places], of_shards) == 0
 
 
 def test_damaged_pictures_do_not_matter_to_sound(base: Path, annotated: Path) -> None:

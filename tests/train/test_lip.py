@@ -237,7 +237,7 @@ def test_the_expert_judges_where_it_hears_and_where_a_mouth_was_seen(runs: dict[
         refined = made.clone().requires_grad_()
         loss = task.judge(refined, mouth_of(batch | changes, task.facts["mouth"]), batch | changes)
         loss.backward()
-        assert torch.isfinite(loss) and refined.grad is not None
+        assert refined.grad is not None and torch.isfinite(loss) and torch.isfinite(refined.grad).all()
         return (refined.grad.abs().amax((1, 2)) > 0).tolist()
 
     silent, unseen = batch["mel"].clone(), batch["arkit"].clone()

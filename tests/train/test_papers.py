@@ -14,10 +14,12 @@ from talkface.train.checkpoint import Model
 from talkface.train.data import split
 from talkface.train.features import SILENCE_AFTER
 from talkface.train.loop import train
+from talkface.train.sample import read_style
 from talkface.train.tasks.emodiff import Sampling
 from talkface.train.tasks.emodiff import Task as EmoDiff
 from talkface.train.tasks.lip import Task as Lip
 from talkface.vocab import ARKIT, MOUTH
+from talkface.weights import Models
 from tests.train.making import HEARD, TALKERS, make
 
 LOOP = ("training.steps=3", "training.batch_size=8", "training.evaluate_every=3", "training.evaluate_batches=1")
@@ -51,9 +53,7 @@ def speech_of(listeners: Dataset, key: str, column: str) -> Speech:
 
 
 def style_of(listeners: Dataset, key: str) -> Style:
-    columns = listeners.arrays(key, ["arkit", "head"])
-    seen = np.isfinite(columns["head"]).all(1)
-    return Style(columns["arkit"][seen], columns["head"][seen, :7])
+    return read_style(key, Models(offline=True), data=listeners)
 
 
 @pytest.mark.parametrize("column", ["w2v", "ctc"])
