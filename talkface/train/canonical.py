@@ -6,7 +6,7 @@ says by how much, so that what is learned is learned of sound in its place.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,18 +75,16 @@ class Take:
         return ((one + other) / 2)[0].flatten(1).double().numpy()
 
 
-def takes_of(dataset: Dataset, column: str, rate: float, *, clips: int = MOST) -> list[Take]:
-    """All clips with speech and a mouth, or those of ``clips`` of them, evenly spaced. Raises ConfigError where none
-    has."""
-    found = [take for row in _spread(dataset, clips) if (take := _take(dataset, row, column, rate))]
+def takes_of(dataset: Dataset, column: str, rate: float, rows: Iterable[int] | None = None) -> list[Take]:
+    """All clips with speech and a mouth, or those of these rows. Raises ConfigError where none has."""
+    found = list(_takes(dataset, range(len(dataset)) if rows is None else rows, column, rate))
     if not found:
         raise ConfigError(f"{dataset.url}: no clip of two seconds has speech and a mouth.")
     return found
 
 
-def _spread(dataset: Dataset, clips: int) -> list[int]:
-    rows: list[int] = np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).astype(int)).tolist()
-    return rows
+def _takes(dataset: Dataset, rows: Iterable[int], column: str, rate: float) -> Iterator[Take]:
+    return (take for row in rows if (take := _take(dataset, row, column, rate)))
 
 
 def _take(dataset: Dataset, row: int, column: str, rate: float) -> Take | None:
@@ -192,21 +190,20 @@ def ridge_facts(dataset: Dataset, column: str, rate: float) -> Facts:
 def placed(dataset: Dataset, column: str, rate: float, frames: int, *, clips: int = MOST) -> tuple[list[Take], Facts]:
     """The clips to learn from that fit, and as `lateness` reads it how late all clips are and which fit nowhere.
 
-    Clips beyond those to learn from are judged by a model of all of these. Where nobody can be judged, all clips are
-    taken as they are.
+    Learned from are ``clips`` clips at most, evenly spaced; those beyond are judged by a model of all of these. Where
+    nobody can be judged, all clips are taken as they are.
     """
-    takes = takes_of(dataset, column, rate, clips=clips)
-    judged = in_place(takes, frames)
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).astype(int)).tolist()
+    takes = takes_of(dataset, column, rate, rows)
+    judged, keys = in_place(takes, frames), [take.key for take in takes]
     if judged is None:
-        return takes, {"late": {take.key: 0.0 for take in takes}, "unfit": []}
-    fit, unfit = [t for t in takes if t.key in judged], [t.key for t in takes if t.key not in judged]
+        return takes, {"late": dict.fromkeys(keys, 0.0), "unfit": []}
+    fit = [take for take in takes if take.key in judged]
     model, late = canonical(fit, judged, frames), dict(judged)
-    for row in sorted(set(range(len(dataset))) - set(_spread(dataset, clips))):
-        if take := _take(dataset, row, column, rate):
-            found = _judged([take], model, frames)
-            late |= found
-            unfit += [] if found else [take.key]
-    return fit, {"late": late, "unfit": unfit}
+    for take in _takes(dataset, sorted(set(range(len(dataset))) - set(rows)), column, rate):
+        late |= _judged([take], model, frames)
+        keys.append(take.key)
+    return fit, {"late": late, "unfit": [key for key in keys if key not in late]}
 
 
 def in_place(takes: Sequence[Take], frames: int) -> dict[str, float] | None:
