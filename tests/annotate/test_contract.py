@@ -207,11 +207,11 @@ def test_documented(name: str) -> None:
     assert [word for word in words if f"`{word}`" not in page] == []
     assert f"## {name}\n" in page
     (row,) = (line for line in page.splitlines() if line.startswith(f"| [`{name}`](#{name}) |"))
-    _, _, gives, _, licence, cost, checked, _ = (cell.strip() for cell in row.split("|"))
+    _, _, gives, _, licence, cost, share, checked, _ = (cell.strip() for cell in row.split("|"))
     assert [told(spec) for spec in cls.columns if told(spec) not in gives] == []
     assert "score" in gives or not cls.scores
     assert licence.startswith(REGISTRY[cls.weights[0][0]].licence if cls.weights else cls.licence)
-    assert cost and "`" in checked
+    assert cost and share and "`" in checked
 
 
 def told(spec: ColumnSpec) -> str:
