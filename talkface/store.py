@@ -53,7 +53,9 @@ class Folder:
     def __init__(self, url: str | Path, timeout: float = TIMEOUT) -> None:
         self.url = str(url).rstrip("/") or "/"
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url, **_patience(self.url, timeout))
+            # A listing that is remembered would hide what other processes have written since.
+            how = {"use_listings_cache": False, **_patience(self.url, timeout)}
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, **how)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{self.url}: cannot be reached ({error}). Check the address.") from error
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))

@@ -54,6 +54,15 @@ def test_a_folder_on_s3_holds_whole_files(s3: str) -> None:
     assert folder.names("a") == []
 
 
+def test_what_another_writes_is_seen_at_once(s3: str) -> None:
+    """A listing that was made before says nothing of what is there now."""
+    folder, other = Folder(f"{BUCKET}/seen"), fsspec.filesystem("s3", skip_instance_cache=True)
+    folder.write("a.bin", b"1")
+    assert folder.names() == ["a.bin"]
+    other.pipe(f"{BUCKET}/seen/b.bin", b"22")
+    assert folder.exists("b.bin") and folder.size("b.bin") == 2 and folder.read("b.bin") == b"22"
+
+
 def test_from_and_to_s3_gives_the_bytes_of_a_local_run(s3: str, one: Path, toolkit: Toolkit, tmp_path: Path) -> None:
     """Killed once on the way; what the second run finds there it keeps."""
     toolkit(*arguments(one, one, tmp_path / "local", 0))
