@@ -263,6 +263,11 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
         raise ConfigError(f"{path}: a checkpoint of {about.task}, not of {name}. Choose another --out.")
     if about.task_version != task_class(name).version:
         raise ConfigError(f"{path}: made by another version of {name}. Choose another --out, or an older talkface.")
+    if about.talkface != __version__:
+        raise ConfigError(
+            f"{path}: made by talkface {about.talkface}, and this is {__version__}: it would not go on as it began. "
+            "Choose another --out, or go on with the talkface that made it."
+        )
     before, now = (_flat(c) for c in (about.config, config.model_dump(mode="json")))
     free = {"training.log_every", "training.keep"}
     free |= {"training.steps"} if config.training.schedule == "constant" else set()
@@ -292,10 +297,9 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def other_code(about: About) -> str:
-    """The end of a sentence where a checkpoint was made by other code than what runs; nothing where it was not."""
-    made, now = (about.talkface, about.commit), (__version__, commit())
-    one, other = (f"talkface {version} (commit {(at or 'unknown')[:12]})" for version, at in (made, now))
-    return f", which {one} made; this is {other}: losses may differ" if made != now else ""
+    """The end of a sentence where another commit of this version made a checkpoint; nothing where it did not."""
+    made, now = ((at or "unknown")[:12] for at in (about.commit, commit()))
+    return f", which commit {made} made; this is {now}: losses may differ" if made != now else ""
 
 
 def dataset_hash(dataset: Dataset, columns: tuple[str, ...]) -> str:

@@ -109,14 +109,18 @@ def test_versions_and_tasks(copy: Path) -> None:
         checkpoint.load(copy)
 
 
-def test_other_code_is_told_on_resuming(copy: Path, talkers: str) -> None:
+def test_another_commit_is_told_on_resuming_and_another_version_refused(copy: Path, talkers: str) -> None:
     about = checkpoint.About.read(checkpoint.find(copy))
     assert about.commit == commit() and checkpoint.other_code(about) == ""
     edit(copy, commit="0123456789abcdef")
     clips, held = split(talkers)
     said = list[str]()
     train("emodiff", checkpoint.config_of(about), clips, held, copy, resume=True, say=said.append)
-    assert any("(commit 0123456789ab) made; this is talkface" in line for line in said)
+    assert any("which commit 0123456789ab made; this is" in line for line in said)
+    edit(copy, talkface="0.0.9")
+    with pytest.raises(ConfigError, match=r"made by talkface 0\.0\.9, and this is"):
+        train("emodiff", checkpoint.config_of(about), clips, held, copy, resume=True, say=said.append)
+    assert checkpoint.load(copy).about.talkface == "0.0.9", "what another version made can still be used"
 
 
 def test_other_data_are_refused_and_what_an_older_talkface_recorded_is_not_called_so(copy: Path, talkers: str) -> None:
