@@ -314,17 +314,21 @@ class Task:
         look = torch.from_numpy(np.nan_to_num(style.arkit[chosen]))
         times = self.clock(motion.pts_ns)
         _, refined = self.mouth(net, speech.columns[self.config.sound], times, look)
-        if self.config.level == "style":
-            start = {name: np.array(value) for name, value in self.facts["ridge"].items()}
-            told = np.sqrt(start["worth"] / start["worth"].max())
-            refined = in_style(refined, np.nan_to_num(style.arkit[:, MOUTH_INDEX]), start["scale"] / 2, told)
-        mouth, arkit = resample(refined, times, motion.pts_ns), motion.arkit.copy()
+        mouth, arkit = resample(self.levelled(refined, style), times, motion.pts_ns), motion.arkit.copy()
         for column, name in enumerate(MOUTH):
             if self.facts["mouth"]["valid"][column]:
                 arkit[:, ARKIT.index(name)] = mouth[:, column]
         others = [i for i in range(len(ARKIT)) if i not in MOUTH_INDEX]
         assert np.array_equal(arkit[:, others], motion.arkit[:, others], equal_nan=True), "only the mouth may change"
         return replace(motion, arkit=arkit)
+
+    def levelled(self, refined: Float[np.ndarray, "frames 27"], style: Style) -> Float[np.ndarray, "frames 27"]:
+        """The mouth where `LipConfig.level` wants it."""
+        if self.config.level == "data":
+            return refined
+        start = {name: np.array(value) for name, value in self.facts["ridge"].items()}
+        told = np.sqrt(start["worth"] / start["worth"].max())
+        return in_style(refined, np.nan_to_num(style.arkit[:, MOUTH_INDEX]), start["scale"] / 2, told)
 
     def clock(self, pts_ns: Int64[np.ndarray, " frames"]) -> Int64[np.ndarray, " steady"]:
         """Times at the model's rate from the first of some times to the last, or beyond it."""
