@@ -50,7 +50,9 @@ class Cut(Strict):
 
     min_seconds: float = Field(1.0, gt=0, description="shorter clips are rejected")
     max_seconds: float = Field(
-        10.0, gt=0, description="longer tracks are cut, in a pause where there is one; too short an end is left on"
+        10.0,
+        gt=0,
+        description="longer tracks are cut, in a pause or else where it is quietest; too short an end is left on",
     )
     pause_seconds: float = Field(0.25, gt=0, description="a silence at least this long is a pause")
     crop_scale: float = Field(1.8, gt=1, description="side of the crop in sides of the face box")

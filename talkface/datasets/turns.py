@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
-from jaxtyping import Int, Int64
+from jaxtyping import Float, Int64
 
-from talkface.annotate._turns import runs
+from talkface.annotate._pauses import loudness
+from talkface.annotate._turns import FLICKER_SECONDS, runs, turns_of
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
 
@@ -24,44 +25,53 @@ class Turn:
     end_ns: int
 
 
-def turns(dataset: Dataset, source: str, *, min_seconds: float = 0.3) -> list[Turn]:
+def turns(
+    dataset: Dataset, source: str, *, min_seconds: float = FLICKER_SECONDS, silence_seconds: float = 0.3
+) -> list[Turn]:
     """The turns of all tracks of a source by time; none overlap. Needs the column ``talk`` (``--with speaker``).
 
     A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. What is shorter
-    than ``min_seconds``, about a word, goes to the turn before it, so that a flicker of the odds tears no word apart.
+    than ``min_seconds``, about a word, is the other's if it is in the middle of another's turn, else nobody's; a
+    silence of up to ``silence_seconds`` in the middle of a turn belongs to it. Where one turn ends and another begins,
+    a pause within a quarter of a second is looked for, so that each word has one owner.
     """
     mine = dataset.clips.filter(pc.field("source") == source)
     clips = mine.select(["key", "start_ns", "end_ns"]).to_pylist()
     if not clips:
         return []
-    first = min(clip["start_ns"] for clip in clips)
-    times = np.arange(first, max(clip["end_ns"] for clip in clips), STEP_NS)
-    found = runs(steadied(_owners(dataset, clips, times), round(min_seconds * NS / STEP_NS)))
-    return [_turn(clips[who], first + start * STEP_NS, first + end * STEP_NS) for start, end, who in found if who >= 0]
+    start_ns = min(clip["start_ns"] for clip in clips)
+    times = np.arange(start_ns, max(clip["end_ns"] for clip in clips) + STEP_NS, STEP_NS)
+    places = [_place(times, clip) for clip in clips]
+    owner, loud = _heard(dataset, clips, places, times)
+    owner = turns_of(owner, places, times, loud, flicker_seconds=min_seconds, silence_seconds=silence_seconds)
+    found = [_turn(clips[who], times[start], times[end]) for start, end, who in runs(owner) if who >= 0]
+    return [turn for turn in found if turn.end_ns - turn.start_ns >= min_seconds * NS]
+
+
+def _place(times: Int64[np.ndarray, " edges"], clip: Mapping[str, Any]) -> tuple[int, int]:
+    first, after = np.searchsorted(times, (clip["start_ns"], clip["end_ns"]))
+    return int(first), int(after)
 
 
 def _turn(clip: Mapping[str, Any], start_ns: int, end_ns: int) -> Turn:
-    """A clip's turn between two times of the source; not beyond the clip, where a moment or a flicker may lie."""
-    return Turn(clip["key"], start_ns - clip["start_ns"], min(end_ns, clip["end_ns"]) - clip["start_ns"])
+    """A clip's turn between two times of the source; its last moment may lie beyond its end."""
+    return Turn(clip["key"], int(start_ns) - clip["start_ns"], int(min(end_ns, clip["end_ns"])) - clip["start_ns"])
 
 
-def _owners(
-    dataset: Dataset, clips: Sequence[Mapping[str, Any]], times: Int64[np.ndarray, " times"]
-) -> Int64[np.ndarray, " times"]:
-    """Which clip speaks at each time of the source, -1 for nobody; one clip's log-odds at a time are in memory."""
-    best, owner = np.zeros(len(times), np.float32), np.full(len(times), -1)
-    for who, clip in enumerate(clips):
-        here = slice(*np.searchsorted(times, (clip["start_ns"], clip["end_ns"])))
-        talk = dataset.column(clip["key"], "talk", times[here] - clip["start_ns"])
-        owner[here] = np.where(talk > best[here], who, owner[here])
-        best[here] = np.fmax(talk, best[here])
-    return owner
-
-
-def steadied(owner: Int[np.ndarray, " times"], shortest: int) -> Int[np.ndarray, " times"]:
-    """Runs shorter than ``shortest`` go to the run before them; the first stays."""
-    steady = owner.copy()
-    for start, end, _ in runs(owner):
-        if end - start < shortest and start > 0:
-            steady[start:end] = steady[start - 1]
-    return steady
+def _heard(
+    dataset: Dataset,
+    clips: Sequence[Mapping[str, Any]],
+    places: Sequence[tuple[int, int]],
+    times: Int64[np.ndarray, " edges"],
+) -> tuple[Int64[np.ndarray, " times"], Float[np.ndarray, " edges"]]:
+    """Which clip speaks in each moment of the source, -1 for nobody, and how loud it is then; in memory is one clip."""
+    best, owner, loud = np.zeros(len(times) - 1, np.float32), np.full(len(times) - 1, -1), np.zeros(len(times))
+    for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
+        at, length_ns = times[first : after + 1] - clip["start_ns"], clip["end_ns"] - clip["start_ns"]
+        talk = dataset.column(clip["key"], "talk", at[:-1])
+        owner[first:after] = np.where(talk > best[first:after], who, owner[first:after])
+        best[first:after] = np.fmax(talk, best[first:after])
+        if (talk > 0).any():
+            sound = dataset.span(clip["key"], 0, length_ns, ["pts"], sound=True)["sound"]
+            loud[first : after + 1] = loudness(sound, 0, at)
+    return owner, loud

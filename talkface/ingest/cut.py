@@ -1,12 +1,13 @@
 """Tracks to clips: where a clip starts and ends, and what belongs to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
+from talkface.annotate._pauses import quietest
 from talkface.annotate.base import Rows
 from talkface.clip import NS, Reject
 from talkface.config import Pack
@@ -17,7 +18,18 @@ from talkface.media import Frame
 HOLE_NS: Final = NS
 """The last frame before a longer hole in time is taken to stay for as long as the clip's other frames."""
 
+QUIET_STEP_NS: Final = 10_000_000
+"""How finely the quietest moment is looked for."""
+
 Span = tuple[int, int]
+
+Loudness = Callable[[Int64[np.ndarray, " times"]], Float[np.ndarray, " times"]]
+"""Power of the source's sound around these times of it."""
+
+
+def silent(times_ns: Int64[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
+    """The loudness of a source without sound."""
+    return np.zeros(len(times_ns))
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,8 @@ class Cutter:
     without any face.
     """
 
-    def __init__(self, pack: Pack, pauses: Sequence[Span], *, source: str) -> None:
-        self._pack, self._pauses, self._source = pack, pauses, source
+    def __init__(self, pack: Pack, pauses: Sequence[Span], *, source: str, loudness: Loudness = silent) -> None:
+        self._pack, self._pauses, self._source, self._loudness = pack, pauses, source, loudness
         self._spools = Spools() if pack.keep_video else None
         self._open: dict[int, _OpenClip] = {}
         self._next: dict[int, _OpenClip] = {}
@@ -129,12 +141,16 @@ class Cutter:
     def planned_end(self, start_ns: int) -> int:
         """Where a clip that starts at ``start_ns`` ends if its track goes on for long enough after that.
 
-        The middle of the last pause in the second half of the longest length allowed, else that length.
+        The middle of the last pause in the second half of the longest length allowed; without one, the last of the
+        quietest moments in the last fifth of it, most likely between two words.
         """
         longest = round(self._pack.cut.max_seconds * NS)
         middles = [(a + b) // 2 for a, b in self._pauses if b - a >= self._pack.cut.pause_seconds * NS]
         fitting = [m for m in middles if start_ns + longest // 2 <= m <= start_ns + longest]
-        return fitting[-1] if fitting else start_ns + longest
+        if fitting:
+            return fitting[-1]
+        times = np.append(np.arange(start_ns + 4 * longest // 5, start_ns + longest, QUIET_STEP_NS), start_ns + longest)
+        return int(times[quietest(self._loudness(times))[-1]])
 
     def _ends(self, clip: "_OpenClip", face: Face | None, pts_ns: int) -> bool:
         lost = face is None or face.mesh is None

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from talkface.annotate._made_with import made_with
+from talkface.annotate._pauses import loudness
 from talkface.annotate.base import (
     Annotator,
     ClipView,
@@ -46,7 +47,7 @@ from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 5
+PACK_VERSION: Final = 6
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
@@ -301,10 +302,11 @@ class _UnitWork:
         self.rejects += cutter.rejects
 
     def _cutter(self, sound: Sound, pauses: Sequence[tuple[int, int]]) -> Cutter | SpeakingCutter:
-        cutter = Cutter(self.pack, pauses, source=self.unit.source.name)
+        name, loud = self.unit.source.name, partial(loudness, sound.samples, sound.start_ns)
+        cutter = Cutter(self.pack, pauses, source=name, loudness=loud)
         if not self.pack.cut.speaking:
             return cutter
-        return SpeakingCutter(cutter, self.pack.cut, partial(self._talk, sound), source=self.unit.source.name)
+        return SpeakingCutter(cutter, self.pack.cut, partial(self._talk, sound), loud, source=name)
 
     def _talk(self, sound: Sound, cut: CutClip) -> np.ndarray:
         speaker = next(a for a in self.tools.annotators if a.name == SPEAKER)

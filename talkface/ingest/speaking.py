@@ -7,19 +7,16 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt8
 
-from talkface.annotate._turns import owners, runs, without_flicker
+from talkface.annotate._turns import FLICKER_SECONDS, owners, runs, turns_of
 from talkface.annotate.base import ClipView, Rows
 from talkface.clip import NS, Clip, FrameTable, Reject, Timeline
 from talkface.config import Cut
-from talkface.ingest.cut import CutClip, Cutter
+from talkface.ingest.cut import CutClip, Cutter, Loudness
 from talkface.ingest.faces import Face
 from talkface.media import Frame, Sound
 
 SPEAKER: Final = "speaker"
 """The annotator that tells who speaks."""
-
-FLICKER_SECONDS: Final = 0.3
-"""A face that has the highest odds for less than this, amid another's speech, does not interrupt it: about a word."""
 
 Talk = Float[np.ndarray, " frames"]
 
@@ -33,23 +30,37 @@ class _Judged:
     pts_ns: Int64[np.ndarray, " frames"]
     talk: Talk
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """From its first frame to its end."""
+        return int(self.pts_ns[0]), self.end_ns
+
+    def talk_at(self, pts_ns: Int64[np.ndarray, " frames"]) -> Talk:
+        """Log-odds in these frames of the source, NaN in those that are not the clip's."""
+        talk = np.full(len(pts_ns), np.nan, np.float32)
+        _, here, there = np.intersect1d(pts_ns, self.pts_ns, assume_unique=True, return_indices=True)
+        talk[here] = self.talk[there]
+        return talk
+
 
 @dataclass
 class SpeakingCutter:
     """A `Cutter` whose clips are only where their face speaks.
 
-    ``judge`` gives a clip's log-odds of speaking for each of its frames. A clip is held back until all clips that were
-    seen at the same time have closed. What is cut away goes to ``rejects``, and so does speech of less than
-    ``cut.min_seconds``.
+    ``judge`` gives a clip's log-odds of speaking for each of its frames, ``loudness`` finds the pauses in which they
+    begin and end. A clip is held back until all clips that were seen at the same time have closed. What is cut away
+    goes to ``rejects``, and so does speech of less than ``cut.min_seconds``.
     """
 
     cutter: Cutter
     cut: Cut
     judge: Callable[[CutClip], Talk]
+    loudness: Loudness
     source: str
     _rejects: list[Reject] = field(default_factory=list)
     _waiting: list[CutClip] = field(default_factory=list)
     _judged: list[_Judged] = field(default_factory=list)
+    _taken: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def rejects(self) -> list[Reject]:
@@ -75,6 +86,7 @@ class SpeakingCutter:
         parts = [part for clip in ready for part in self._parts(clip)]
         oldest = min([c.start_ns for c in self._waiting], default=since_ns)
         self._judged = [j for j in self._judged if oldest is not None and j.end_ns > oldest]
+        self._taken = [(a, b) for a, b in self._taken if oldest is not None and b > oldest]
         return parts
 
     def _parts(self, clip: CutClip) -> Iterator[CutClip]:
@@ -85,30 +97,31 @@ class SpeakingCutter:
             if part is not None and part.end_ns - part.start_ns >= least:
                 self._reject(clip.track, since, int(times[start]), longest_ns)
                 since, longest_ns = int(times[end]), 0
+                self._taken.append((part.start_ns, part.end_ns))
                 yield part
             elif speaks:
                 longest_ns = max(longest_ns, int(times[end] - times[start]))
         self._reject(clip.track, since, clip.end_ns, longest_ns)
 
     def _speaks(self, clip: CutClip) -> Int[np.ndarray, " frames"]:
-        """1 in frames in which the clip's face is the one that speaks, and in its short silences; 0 elsewhere."""
-        tracks = sorted({j.track for j in self._judged})
-        own, times = tracks.index(clip.track), np.append(clip.pts_ns, clip.end_ns)
-        shortest = min(FLICKER_SECONDS, self.cut.min_seconds) * NS
-        owner = without_flicker(owners(np.stack([self._talk(t, clip.pts_ns) for t in tracks])), times, shortest)
-        for start, end, who in runs(owner):
-            is_between = start > 0 and end < len(owner) and owner[start - 1] == owner[end] == own
-            if who < 0 and is_between and times[end] - times[start] <= self.cut.silence_seconds * NS:
-                owner[start:end] = own
-        return (owner == own).astype(int)
+        """1 in frames in which the clip's face is the one that speaks, and in its short silences; 0 elsewhere.
 
-    def _talk(self, track: int, pts_ns: Int64[np.ndarray, " frames"]) -> Talk:
-        """A track's log-odds in these frames, NaN where it was not seen. All tracks share the frames of the source."""
-        talk = np.full(len(pts_ns), np.nan, np.float32)
-        for judged in (j for j in self._judged if j.track == track):
-            _, here, there = np.intersect1d(pts_ns, judged.pts_ns, assume_unique=True, return_indices=True)
-            talk[here] = judged.talk[there]
-        return talk
+        Another clip may have been judged by what lies beyond this one: what it was given stays its own.
+        """
+        times = np.append(clip.pts_ns, clip.end_ns)
+        heard = [j for j in self._judged if j.span_ns[0] < clip.end_ns and clip.start_ns < j.end_ns]
+        own = next(i for i, j in enumerate(heard) if j.track == clip.track and j.end_ns == clip.end_ns)
+        places = [(int(first), int(after)) for first, after in (np.searchsorted(clip.pts_ns, j.span_ns) for j in heard)]
+        owner = turns_of(
+            owners(np.stack([j.talk_at(clip.pts_ns) for j in heard])),
+            places,
+            times,
+            self.loudness(times),
+            flicker_seconds=min(FLICKER_SECONDS, self.cut.min_seconds),
+            silence_seconds=self.cut.silence_seconds,
+        )
+        taken = np.any([(a <= clip.pts_ns) & (clip.pts_ns < b) for a, b in self._taken], axis=0)
+        return ((owner == own) & ~taken).astype(int)
 
     def _reject(self, track: int, start_ns: int, end_ns: int, longest_ns: int) -> None:
         """What was cut away between two parts, if anything was; ``longest_ns`` is the longest speech in it."""

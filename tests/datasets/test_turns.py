@@ -7,17 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talkface.annotate._turns import owners, runs
+from talkface.annotate._pauses import loudness
+from talkface.annotate._turns import owners, runs, turns_of
 from talkface.annotate.speaker import Annotator
-from talkface.clip import NS
+from talkface.clip import NS, ns_to_samples
 from talkface.datasets.build import build
 from talkface.datasets.reader import Dataset
-from talkface.datasets.turns import STEP_NS, Turn, steadied, turns
+from talkface.datasets.turns import STEP_NS, Turn, turns
+from talkface.media import encode_flac
 from talkface.store import PACKS, Folder, npy, write_pack
+from talkface.vocab import SAMPLE_RATE
 from tests.datasets.conftest import clip, make_plan
 
 STARTS_NS = (0, 1_010_000_000, 1_010_000_000, 2_333_000_000, 9_000_000_000)
 FRAMES = (60, 100, 40, 100, 1)
+WORDS = np.tile(np.repeat([3000, 3000, 3], SAMPLE_RATE // 10), 34)
+SOUND = (WORDS * np.random.default_rng(1).normal(0, 1, len(WORDS))).astype(np.int16)
+"""Words of 0.2 s with pauses of 0.1 s between."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
                 record, members = clip(str(track), frames, {"coverage": 1.0}, track)
                 record |= {"track": track, "start_ns": start, "end_ns": start + record["end_ns"]}
                 about["clips"].append(record)
-                pack.add(record["key"], members | {"talk.npy": npy(words(frames, rng))})
+                sound = SOUND[ns_to_samples(start) : ns_to_samples(record["end_ns"])]
+                pack.add(record["key"], members | {"talk.npy": npy(words(frames, rng)), "flac": encode_flac(sound)})
     build(folder, dataclasses.replace(plan, columns=(*plan.columns, *Annotator.columns)))
     return Dataset(folder.url)
 
@@ -44,17 +51,24 @@ def words(frames: int, rng: np.random.Generator) -> np.ndarray:
     return talk.astype(np.float32)
 
 
-@pytest.mark.parametrize("min_seconds", [0.0, 0.3])
-def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, min_seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, seconds: float) -> None:
     clips = [c for c in faces.clips.to_pylist() if c["source"] == "s1.mp4"]
-    times = np.arange(0, max(c["end_ns"] for c in clips), STEP_NS)
-    shown = [faces.column(c["key"], "talk", times - c["start_ns"]) for c in clips]
-    talk = np.stack([np.where(times < c["end_ns"], odds, np.nan) for c, odds in zip(clips, shown, strict=True)])
+    end_ns = max(c["end_ns"] for c in clips)
+    times = np.arange(0, end_ns + STEP_NS, STEP_NS)
+    shown = [faces.column(c["key"], "talk", times[:-1] - c["start_ns"]) for c in clips]
+    talk = np.stack([np.where(times[:-1] < c["end_ns"], odds, np.nan) for c, odds in zip(clips, shown, strict=True)])
     assert {*owners(talk).tolist()} >= {-1, 0, 1, 2, 3}
-    owner = steadied(owners(talk), round(min_seconds * NS / STEP_NS))
-    assert turns(faces, "s1.mp4", min_seconds=min_seconds) == [
+    places = [np.searchsorted(times, (c["start_ns"], c["end_ns"])) for c in clips]
+    loud = np.zeros(len(times))
+    for c, (first, after) in zip(clips, places, strict=True):
+        sound = SOUND[ns_to_samples(c["start_ns"]) : ns_to_samples(c["end_ns"])]
+        loud[first : after + 1] = loudness(sound, c["start_ns"], times[first : after + 1])
+    owner = turns_of(owners(talk), places, times, loud, flicker_seconds=seconds, silence_seconds=0.3)
+    assert turns(faces, "s1.mp4", min_seconds=seconds) == [
         Turn(c["key"], start * STEP_NS - c["start_ns"], min(end * STEP_NS, c["end_ns"]) - c["start_ns"])
         for start, end, c in ((start, end, clips[who]) for start, end, who in runs(owner) if who >= 0)
+        if min(end * STEP_NS, c["end_ns"]) - start * STEP_NS >= seconds * NS
     ]
 
 
@@ -68,3 +82,17 @@ def test_no_turn_goes_beyond_its_clip_and_none_overlap(faces: Dataset) -> None:
 
 def test_of_a_source_without_clips_there_are_no_turns(faces: Dataset) -> None:
     assert turns(faces, "s7.mp4") == []
+
+
+def test_where_one_face_follows_another_the_sound_is_quiet(faces: Dataset) -> None:
+    """Of the changes between two faces that are both seen half a second before and after, most lie in a pause."""
+    clips = {c["key"]: c for c in faces.clips.to_pylist()}
+    levels = []
+    for before, after in pairwise(turns(faces, "s0.mp4", min_seconds=0.3) + turns(faces, "s1.mp4", min_seconds=0.3)):
+        at = clips[before.key]["start_ns"] + before.end_ns
+        seen = all(clips[t.key]["start_ns"] + NS // 2 < at < clips[t.key]["end_ns"] - NS // 2 for t in (before, after))
+        if seen and before.key != after.key and at == clips[after.key]["start_ns"] + after.start_ns:
+            around = SOUND[ns_to_samples(at) - 200 : ns_to_samples(at) + 200]
+            levels.append(float(np.abs(around).mean()))
+    assert len(levels) >= 3
+    assert np.mean(np.array(levels) < 300) > 0.9

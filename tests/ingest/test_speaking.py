@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from talkface.annotate._turns import REACH_NS
 from talkface.clip import NS
 from talkface.config import Pack
 from talkface.datasets.reader import Dataset, open_dataset
-from talkface.ingest.cut import CutClip, Cutter
+from talkface.ingest.cut import CutClip, Cutter, Loudness, silent
 from talkface.ingest.speaking import SpeakingCutter
 from tests.conftest import Toolkit
 from tests.ingest.test_cut import Moment, cut, face, pack, spans, steady, streams
@@ -21,8 +22,8 @@ from tests.ingest.test_cut import Moment, cut, face, pack, spans, steady, stream
 Talk = Callable[[CutClip], np.ndarray]
 
 
-def speaking(settings_: Pack, talk: Talk) -> SpeakingCutter:
-    return SpeakingCutter(Cutter(settings_, [], source="a.mp4"), settings_.cut, talk, "a.mp4")
+def speaking(settings_: Pack, talk: Talk, loud: Loudness = silent) -> SpeakingCutter:
+    return SpeakingCutter(Cutter(settings_, [], source="a.mp4"), settings_.cut, talk, loud, "a.mp4")
 
 
 def said(**seconds: list[tuple[float, float]]) -> Talk:
@@ -54,6 +55,17 @@ def test_who_speaks_louder_has_the_moment_and_no_silence_of_another_is_bridged_o
     clips = cut(cutter, steady(5, face(1), face(2, x=200)))
     found = {(c.track, *s) for c, s in zip(clips, spans(clips), strict=True)}
     assert found == {(1, 0, 1), (2, 1, 1.4), (1, 1.4, 2.6), (2, 2.6, 4)}
+
+
+def test_they_take_turns_in_pauses_and_share_no_moment() -> None:
+    def loud(times_ns: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(times_ns, [int(0.88 * NS), int(2.16 * NS), int(4.04 * NS)]), 1.0, 1e6)
+
+    cutter = speaking(pack(max_seconds=8), said(t1=[(1, 4)], t2=[(2, 3)]), loud)
+    clips = cut(cutter, steady(5, face(1), face(2, x=200)))
+    assert {(c.track, *s) for c, s in zip(clips, spans(clips), strict=True)} == {
+        (1, 0.88, 2.16), (2, 2.16, 3), (1, 3, 4.04)
+    }  # fmt: skip
 
 
 def test_a_flicker_of_the_odds_tears_nothing_apart() -> None:
@@ -101,7 +113,10 @@ def test_any_stream(stream: list[Moment], seed: int) -> None:
     def judge(clip: CutClip) -> np.ndarray:
         return np.asarray(talk[clip.track][clip.pts_ns // (NS // 3) % 60], np.float32)
 
-    cutter = speaking(settings_, judge)
+    def loud(times_ns: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(seed).lognormal(0, 3, 997)[times_ns // (NS // 100) % 997]
+
+    cutter = speaking(settings_, judge, loud)
     clips = cut(cutter, stream)
     plain = cut(Cutter(settings_, [], source="a.mp4"), stream)
     for one, other in combinations(clips, 2):
@@ -109,8 +124,9 @@ def test_any_stream(stream: list[Moment], seed: int) -> None:
     for clip in clips:
         assert clip.has_mesh[0] and clip.has_mesh[-1]
         assert clip.end_ns - clip.start_ns >= settings_.cut.min_seconds * NS
-        silent = judge(clip) <= 0
-        assert not silent[0] and not silent[-1]
+        spoken = clip.pts_ns[judge(clip) > 0]
+        assert spoken[0] - clip.start_ns <= REACH_NS + settings_.cut.silence_seconds * NS
+        assert clip.pts_ns[-1] - spoken[-1] <= REACH_NS + settings_.cut.silence_seconds * NS
     away = {
         (int(r.message.split()[1].rstrip(":")), r.start_ns, r.end_ns) for r in cutter.rejects if r.value is not None
     }
@@ -138,6 +154,27 @@ def test_in_an_interview_no_moment_is_in_two_clips(interview: Dataset) -> None:
     assert all(a["end_ns"] <= b["start_ns"] for a, b in pairwise(clips))
     assert sum(c["duration"] for c in clips) > 10
     assert min(c["speaking_share"] for c in clips) > 0.5
+
+
+def test_in_an_interview_they_take_turns_in_pauses(interview: Dataset) -> None:
+    """From nine seconds on they speak in turn: each word has one owner."""
+    clips = sorted(interview.clips.to_pylist(), key=lambda c: c["start_ns"])
+    changes = [(a, b) for a, b in pairwise(clips) if a["track"] != b["track"] and b["start_ns"] > 9 * NS]
+    assert len(changes) >= 2
+    sounds = {clip["key"]: sound_of(interview, clip["key"]) for clip in clips}
+    usual = [rms(s[i : i + 640]) for s in sounds.values() for i in range(0, len(s), 640)]
+    for before, after in changes:
+        assert after["start_ns"] - before["end_ns"] <= NS // 2
+        between = np.concatenate([sounds[before["key"]][-320:], sounds[after["key"]][:320]])
+        assert rms(between) < np.quantile(usual, 0.2)
+
+
+def sound_of(dataset: Dataset, key: str) -> np.ndarray:
+    return np.asarray(dataset.span(key, 0, dataset.duration_ns(key), ["pts"], sound=True)["sound"], float)
+
+
+def rms(sound: np.ndarray) -> float:
+    return float(np.sqrt((sound**2).mean()))
 
 
 def test_what_was_cut_away_is_told(interview: Dataset, toolkit: Toolkit) -> None:

@@ -1,0 +1,92 @@
+"""Turns change in pauses: on made-up sound and owners."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talkface.annotate._pauses import loudness, quietest
+from talkface.annotate._turns import REACH_NS, runs, turns_of
+from talkface.clip import NS
+from talkface.vocab import SAMPLE_RATE
+
+STEP = NS // 25
+
+
+def turns(owner: list[int], loud: list[float], places: list[tuple[int, int]] | None = None) -> list[int]:
+    everywhere = [(0, len(owner))] * (max(owner) + 1)
+    times = np.arange(len(loud)) * STEP
+    settings = {"flicker_seconds": 0.3, "silence_seconds": 0.5}
+    return turns_of(np.array(owner), places or everywhere, times, np.array(loud, float), **settings).tolist()
+
+
+def loud_but(quiet: dict[int, float], n: int = 60) -> list[float]:
+    return [quiet.get(i, 1e6) for i in range(n + 1)]
+
+
+def test_a_change_goes_to_the_pause_near_it() -> None:
+    owner = [0] * 30 + [1] * 30
+    assert turns(owner, loud_but({27: 10})) == [0] * 27 + [1] * 33
+    assert turns(owner, loud_but({35: 10})) == [0] * 35 + [1] * 25
+    assert turns(owner, loud_but({23: 10, 37: 10})) == owner, "0.28 s is too far"
+    assert turns(owner, loud_but({26: 10, 32: 19, 35: 10})) == [0] * 32 + [1] * 28, "the nearest that is as quiet"
+    assert turns(owner, loud_but({26: 10, 32: 21})) == [0] * 26 + [1] * 34
+
+
+def test_speech_begins_and_ends_in_pauses_too() -> None:
+    owner = [-1] * 10 + [0] * 30 + [-1] * 20
+    assert turns(owner, loud_but({8: 1, 43: 1})) == [-1] * 8 + [0] * 35 + [-1] * 17
+
+
+def test_nobody_gets_a_moment_in_which_they_are_not_seen() -> None:
+    owner = [0] * 30 + [1] * 30
+    assert turns(owner, loud_but({27: 10}), [(0, 60), (28, 60)]) == owner
+    assert turns(owner, loud_but({33: 10}), [(0, 32), (0, 60)]) == owner
+
+
+def test_of_a_short_turn_half_stays() -> None:
+    owner = [0] * 20 + [1] * 8 + [0] * 32
+    assert turns(owner, loud_but({24: 1})) == owner
+    assert turns(owner, loud_but({22: 1, 26: 1})) == [0] * 22 + [1] * 4 + [0] * 34
+
+
+def test_between_two_stretches_of_one_speaker_flicker_and_short_silences_are_theirs() -> None:
+    owner = [0] * 10 + [1] * 7 + [0] * 10 + [-1] * 12 + [0] * 10 + [-1] * 13
+    assert turns(owner, [0.0] * 63) == [0] * 49 + [-1] * 13
+    owner = [0] * 10 + [1] * 8 + [0] * 10 + [-1] * 13 + [0] * 10
+    assert turns(owner, [0.0] * 52) == owner
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 30)), min_size=1, max_size=8),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_owners(stretches: list[tuple[int, int]], seed: int) -> None:
+    """Changes keep their order and number, are moved no further than allowed, and to nothing louder."""
+    owner = np.concatenate([np.full(n, who) for who, n in stretches])
+    times, loud = np.arange(len(owner) + 1) * STEP, np.random.default_rng(seed).lognormal(0, 3, len(owner) + 1)
+    places = [(0, len(owner))] * 3
+    found = turns_of(owner, places, times, loud, flicker_seconds=0, silence_seconds=0)
+    assert [who for *_, who in runs(found)] == [who for *_, who in runs(owner)]
+    for (_, was, _), (_, at, _) in list(zip(runs(owner), runs(found), strict=True))[:-1]:
+        assert abs(times[at] - times[was]) <= REACH_NS
+        assert loud[at] <= loud[was]
+    for (a, b, _), (c, d, _) in zip(runs(owner), runs(found), strict=True):
+        assert d - c >= (b - a) / 2
+    assert all(before[1] == after[0] for before, after in pairwise(runs(found)))
+
+
+def test_loudness_is_the_power_around_a_moment() -> None:
+    sound = np.zeros(SAMPLE_RATE, np.int16)
+    sound[4000:8000] = 100
+    times = 5 * NS + np.array([0, 0.25, 0.3, 0.5, 1.0, 3.0]) * NS
+    found = loudness(sound, 5 * NS, times.astype(np.int64))
+    assert found == pytest.approx([0, 5000, 10000, 5000, 0, 0])
+    assert loudness(np.full(16000, 7, np.int16), 0, np.array([0, NS])) == pytest.approx([49, 49]), "only what there is"
+
+
+def test_the_quietest_are_those_within_3_db() -> None:
+    assert quietest(np.array([5.0, 2.0, 1.0, 2.1, 1.9])).tolist() == [1, 2, 4]
+    assert quietest(np.zeros(3)).tolist() == [0, 1, 2]
