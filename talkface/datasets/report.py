@@ -335,7 +335,7 @@ def _curves(dataset: Dataset, row: int, width: int = 176, height: int = 56) -> s
     lines = []
     for name, colour in CURVES:
         y = (1 - arrays["arkit"][:, ARKIT.index(name)]) * (height - 2) + 1
-        parts = [slice(start, end) for start, end, known in runs(np.isfinite(y).astype(int)) if known]
+        parts = [slice(start, end) for start, end, known in runs(np.isfinite(y)) if known]
         for part in parts:  # a gap is not drawn over
             points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[part], y[part], strict=True))
             lines.append(f'<polyline fill="none" stroke="{colour}" points="{points}"/>')

@@ -34,7 +34,7 @@ class Splitting(Strict):
     test: float = Field(0.05, ge=0, lt=1)
     seed: int = 0
     by: By = "auto"
-    threshold: float | None = None
+    threshold: float | None = Field(None, gt=-1, lt=1)
     groups: dict[str, str] = Field(default_factory=dict)
 
     def group(self, speaker: str | None, sha256: str) -> str:

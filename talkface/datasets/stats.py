@@ -1,6 +1,6 @@
 """What a dataset holds, and what became of each source."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from talkface.datasets.reader import Dataset
 from talkface.datasets.schema import SPLITS
-from talkface.datasets.selection import read_selection
+from talkface.datasets.selection import Selection, read_selection
 from talkface.datasets.turns import turns
 from talkface.errors import DatasetError
 from talkface.vocab import EMOTIONS
@@ -80,49 +80,51 @@ def why(dataset: Dataset, file: str) -> list[str]:
 
     ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
     """
-    sources = dataset.table("sources").to_pylist()
-    rejects = dataset.rejects()
-    names = {s["name"] for s in sources} | {r["source"] for r in rejects}
-    found = sorted(n for n in names if _is_meant(n, file, {s["uri"] for s in sources if s["name"] == n}))
+    sources = {s["name"]: s for s in dataset.table("sources").to_pylist()}
+    rejects, clips = _by_source(dataset.rejects()), _by_source(dataset.clips.to_pylist())
+    found = [n for n in sorted({*sources, *rejects}) if _is_meant(n, file, sources[n]["uri"] if n in sources else None)]
     if not found:
         raise DatasetError(f"{file}: no source of {dataset.folder.url} is called that; it has {len(sources)} sources.")
-    clips = dataset.clips.to_pylist()
     selection = read_selection(dataset.folder)
-    hidden = {c["key"]: reasons for c in clips if (reasons := selection.why_hidden(c))}
     return [
         line
         for name in found
-        for line in (*_story(name, sources, clips, rejects, hidden), *_speakers(dataset, name, clips))
+        for line in (
+            *_story(name, sources.get(name), clips[name], rejects[name], selection),
+            *_speakers(dataset, name, clips[name]),
+        )
     ]
 
 
-def _is_meant(name: str, asked: str, uris: set[str]) -> bool:
-    return (
-        name == asked
-        or asked in uris
-        or name.endswith("/" + asked)
-        or asked.endswith("/" + name)
-        or fnmatch(name, asked)
-    )
+def _by_source(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        grouped[row["source"]].append(row)
+    return grouped
+
+
+def _is_meant(name: str, asked: str, uri: str | None) -> bool:
+    return asked in (name, uri) or name.endswith("/" + asked) or asked.endswith("/" + name) or fnmatch(name, asked)
 
 
 def _story(
     name: str,
-    sources: Sequence[Mapping[str, Any]],
+    source: Mapping[str, Any] | None,
     clips: Sequence[Mapping[str, Any]],
     rejects: Sequence[Mapping[str, Any]],
-    hidden: Mapping[str, Sequence[str]],
+    selection: Selection,
 ) -> list[str]:
-    source = next((s for s in sources if s["name"] == name), None)
     lines = [f"{name}: {source['status'] if source else 'rejected'}"]
     if source and source["duration"]:
         lines[0] += f" ({source['clips']} clips, {source['clip_seconds']:.2f} s of {source['duration']:.2f} s)"
     events = [
-        (c["start_ns"], f"  {_span(c)}  track {c['track']}  clip {c['key']} ({c['frames']} frames){_hidden(c, hidden)}")
+        (
+            c["start_ns"],
+            f"  {_span(c)}  track {c['track']}  clip {c['key']} ({c['frames']} frames){_hidden(c, selection)}",
+        )
         for c in clips
-        if c["source"] == name
     ]
-    events += [(r["start_ns"] or 0, f"  {_span(r)}  {_reason(r)}") for r in rejects if r["source"] == name]
+    events += [(r["start_ns"] or 0, f"  {_span(r)}  {_reason(r)}") for r in rejects]
     return lines + [text for _, text in sorted(events)]
 
 
@@ -138,8 +140,9 @@ def _speakers(dataset: Dataset, name: str, clips: Sequence[Mapping[str, Any]]) -
     return spoken or ["  nobody is seen to speak"]
 
 
-def _hidden(clip: Mapping[str, Any], hidden: Mapping[str, Sequence[str]]) -> str:
-    return f" hidden by selection.json: {', '.join(hidden[clip['key']])}" if clip["key"] in hidden else ""
+def _hidden(clip: Mapping[str, Any], selection: Selection) -> str:
+    reasons = selection.why_hidden(clip)
+    return f" hidden by selection.json: {', '.join(reasons)}" if reasons else ""
 
 
 def _span(row: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from talkface.annotate._turns import runs
+
 Picture = UInt8[np.ndarray, "_height _width 3"]
 COLOURS = ((235, 94, 52), (38, 132, 196), (60, 158, 92), (170, 84, 176), (214, 158, 34), (90, 90, 90))
 """Colours of curves, in turn (RGB)."""
@@ -99,9 +101,8 @@ def curves(
 
 def _unbroken(points: Float[np.ndarray, "frames 2"]) -> list[np.ndarray]:
     """Runs of finite points."""
-    finite = np.isfinite(points).all(axis=1)
-    cuts = np.flatnonzero(np.diff(finite.astype(int))) + 1
-    return [part for part in np.split(points, cuts) if len(part) > 1 and np.isfinite(part).all()]
+    found = runs(np.isfinite(points).all(axis=1))
+    return [points[start:end] for start, end, is_finite in found if is_finite and end - start > 1]
 
 
 def below(top: Picture, strip: Picture) -> Picture:

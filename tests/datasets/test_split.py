@@ -266,6 +266,9 @@ def test_a_model_without_a_known_threshold_asks_for_one(
     assert verify(dataset.url, readers=False) == []
     toolkit("split", dataset.url, "--seed", "3")
     assert read_splitting(dataset.folder, Build()).threshold == 0.6
+    dataset.folder.write("split.json", b'{"threshold": 36}')
+    said = toolkit("verify", dataset.url, code=2).stderr.replace("\n", " ")
+    assert "split.json: threshold: Input should be less than 1 (got 36)" in said
 
 
 def strangers(people: int, clips: int, width: int = 68) -> np.ndarray:
