@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 import talkface.annotate
 from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
 from talkface.config import parse
-from talkface.errors import ConfigError, WeightsError
+from talkface.errors import ConfigError, SourceError, WeightsError
 from talkface.licences import Use, require_use
 from talkface.media import ClipFrames
 from talkface.weights import Models, Weight
@@ -129,6 +129,12 @@ def annotator_class(name: str) -> type[Annotator]:
         raise ConfigError(f"no annotator named {name!r}; there are: {', '.join(annotator_names())}")
     loaded: type[Annotator] = importlib.import_module(f"talkface.annotate.{name}").Annotator
     return loaded
+
+
+def failure(name: str, error: Exception) -> tuple[str, str]:
+    """Reason and message of the reject of a clip that an annotator could not do."""
+    reason = error.reason if isinstance(error, SourceError) else "internal_error"
+    return f"{name}_{reason}", " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def make_annotator(name: str, settings: Mapping[str, Any]) -> Annotator:

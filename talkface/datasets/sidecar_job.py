@@ -328,7 +328,7 @@ class _Job:
         error = outcome.error
         if not outcome.worker_died and error is not None:
             raise error
-        dead = [reject_of(self.name, t, "worker_died", "the process annotating it died") for t in outcome.unit.tasks]
+        dead = [reject_of(t, f"{self.name}_worker_died", "the process annotating it died") for t in outcome.unit.tasks]
         return UnitReport(cpu=0.0, rejects=tuple(dead), damaged=())
 
     def _write(

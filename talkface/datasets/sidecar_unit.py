@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 
 from talkface.annotate._made_with import made_with
-from talkface.annotate.base import Annotator, ClipView, Result, chosen_weights, make_annotator
+from talkface.annotate.base import Annotator, ClipView, Result, chosen_weights, failure, make_annotator
 from talkface.clip import NS, Clip, FrameTable, Labels, Probe, Reject, Source, Timeline
 from talkface.datasets import schema
 from talkface.datasets.reader import decode_sound
 from talkface.datasets.shards import ShardReader, Wanted
-from talkface.errors import DatasetError, RunError, SourceError
+from talkface.errors import DatasetError, RunError
 from talkface.store import Folder, from_npy, npy, write_pack
 from talkface.weights import Models
 
@@ -136,7 +136,7 @@ def process(settings: Settings, unit: Unit) -> UnitReport:
                 except RunError:
                     raise
                 except Exception as error:  # whatever an annotator or a decoder may raise costs this clip alone
-                    rejects.append(_reject(settings.name, task, error))
+                    rejects.append(reject_of(task, *failure(settings.name, error)))
                 else:
                     content = content_of(task, members, reads_labels=hasattr(annotator, "labelled"))
                     about["clips"].append(_record(task, content, result))
@@ -219,21 +219,16 @@ def _record(task: Task, content: str, result: Result) -> dict[str, Any]:
     return {"key": task.key, "shard_sha256": task.shard_sha256, "content": content, "scores": scores}
 
 
-def _reject(name: str, task: Task, error: Exception) -> Reject:
-    reason = error.reason if isinstance(error, SourceError) else "internal_error"
-    return reject_of(name, task, reason, f"{type(error).__name__}: {error}")
-
-
-def reject_of(name: str, task: Task, reason: str, message: str) -> Reject:
+def reject_of(task: Task, reason: str, message: str) -> Reject:
     """The row of rejects.parquet that says why a sidecar has nothing for a clip."""
     return Reject(
         stage="annotate",
-        reason=f"{name}_{reason}",
+        reason=reason,
         source=task.source["name"],
         key=task.key,
         start_ns=task.start_ns,
         end_ns=task.end_ns,
-        message=" ".join(message.split()),
+        message=message,
     )
 
 

@@ -111,7 +111,7 @@ def ingest(
     settings = Settings(pack=config.pack, packs_url=packs_url, models=models, fingerprint=fingerprint)
     units = [u for s in scanned.sources for u in units_of(s, config.pack.unit_seconds, fingerprint)]
     # Sources of equal content share their packs.
-    todo = [u for u in {u.name: u for u in units}.values() if read_pack_index(packs, u.name) is None]
+    todo = [u for u in {u.name: u for u in units}.values() if not _is_done(packs, u.name)]
     left = Counter(u.source.name for u in todo)
     files = len(scanned.sources)
     progress = Progress(
@@ -127,6 +127,7 @@ def ingest(
     for outcome in map_units(partial(process, settings), todo, workers=workers, scheduler=scheduler):
         if (reject := _account(outcome, progress)) is None:
             done.add(outcome.unit.name)
+            failures += outcome.value.failed if outcome.value else ()
         else:
             rejects.append(reject)
             failures.append(f"{reject.source}: {reject.message}")
@@ -145,6 +146,12 @@ def ingest(
         progress=progress,
         failures=tuple(failures),
     )
+
+
+def _is_done(packs: Folder, name: str) -> bool:
+    """Whether there is a pack, of which no clip failed: another run may bring those."""
+    index = read_pack_index(packs, name)
+    return index is not None and not index.get("failed")
 
 
 def run_report(result: IngestResult) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from talkface.annotate.base import (
     annotator_class,
     annotator_names,
     chosen_weights,
+    failure,
     in_order,
     make_annotator,
 )
@@ -88,11 +89,12 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
-    """What a unit cost: CPU seconds by stage, and frames decoded."""
+    """What a unit cost: CPU seconds by stage, and frames decoded. ``failed`` says which clips no annotator could do."""
 
     cpu: dict[str, float]
     frames: int
     clips: int
+    failed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -212,7 +214,10 @@ def _written(settings: Settings, work: "_UnitWork") -> UnitReport:
             about["clips"].append(record)
             pack.add(record["key"], members)
         about["rejects"] = [r.row() | {"source": ""} for r in work.rejects]  # its name is known when shards are built
-    return UnitReport(cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]))
+        about["failed"] = len(work.failed)
+    return UnitReport(
+        cpu=dict(work.clock.cpu), frames=work.frames, clips=len(about["clips"]), failed=tuple(work.failed)
+    )
 
 
 class _UnitWork:
@@ -222,6 +227,7 @@ class _UnitWork:
         self.pack, self.unit, self.tools, self.last_try = pack, unit, tools, last_try
         self.clock = Stopwatch()
         self.rejects: list[Reject] = []
+        self.failed: list[str] = []
         self.frames = self.broken_packets = self.bad_timestamps = 0
 
     def samples(self) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
@@ -229,13 +235,32 @@ class _UnitWork:
         try:
             sound = self._sound()
             for cut in self._cuts(sound):
-                yield self._sample(cut, sound)
+                try:
+                    sample = self._sample(cut, sound)
+                except _ClipError as error:
+                    self._fail(cut, error)
+                else:
+                    yield sample
         except SourceError as error:
             self._blame(error)
         self._count("broken_packets", self.broken_packets, "packets could not be decoded; their frames are left out")
         self._count("bad_timestamps", self.bad_timestamps, "frames had no time, or one that does not rise")
         if not self.frames and not self.rejects:
             self._reject("decode", "no_frames", "no frame could be decoded in this span")
+
+    def _fail(self, cut: CutClip, error: "_ClipError") -> None:
+        source = self.unit.source.name
+        self.rejects.append(
+            Reject(
+                stage="annotate",
+                reason=error.reason,
+                source=source,
+                message=str(error),
+                start_ns=cut.start_ns,
+                end_ns=cut.end_ns,
+            )
+        )
+        self.failed.append(f"{source}: {error.reason}: {error}")
 
     def _blame(self, error: SourceError) -> None:
         """A reject, if it is the file's fault: it can be read, and holds what it held. Raises StorageError if not."""
@@ -378,7 +403,7 @@ class _UnitWork:
             if not hasattr(annotator, "clip"):
                 continue
             view = ClipView(clip, FrameTable(timeline, framed), sound.samples, sound.present, video)
-            result: Result = annotator.clip(view)
+            result = _result(annotator, view)
             for spec in annotator.columns:
                 if spec.name in result.columns:
                     (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]
@@ -427,6 +452,25 @@ class _UnitWork:
             "share": annotated.share,
             "status": {a.name: _status(a, annotated.share[a.name], sound) for a in self.tools.annotators},
         }
+
+
+class _ClipError(Exception):
+    """An annotator could not do a clip."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _result(annotator: Any, view: ClipView) -> Result:
+    """Whatever an annotator may raise costs its clip alone; a full disk or memory is not its fault."""
+    try:
+        result: Result = annotator.clip(view)
+    except (RunError, MemoryError):
+        raise
+    except Exception as error:
+        raise _ClipError(*failure(annotator.name, error)) from error
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, RunError, TalkfaceError
 from talkface.ingest.job import IngestResult, ingest, units_of
 from talkface.ingest.scan import ScanResult, scan
-from talkface.store import PACKS, Folder
+from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
 from tests.conftest import NOT_DATA, Toolkit, files_of
 from tests.media.serving import served
@@ -69,6 +70,25 @@ def test_units_are_named_by_content_and_keyed_by_name(two: Path) -> None:
     assert not {u.key for u in units["0.mp4"]} & {u.key for u in units["again.mp4"]}
     assert [u.start_ns for u in units["0.mp4"]] == [0, 10**9, 2 * 10**9]
     assert units["0.mp4"][0].name != units_of(kept["0.mp4"], 1.0, "g")[0].name
+
+
+def test_a_clip_that_an_annotator_cannot_do_is_a_reject_and_another_run_tries_again(two: Path, tmp_path: Path) -> None:
+    """`head` cannot do without the size of the frame. The other file's clips are whole."""
+    out, scanned = Folder(tmp_path / "out"), scan([str(two)])
+    config = Ingest(pack=Pack(annotators=("box", "head"), video=Video(size=64)))
+    sizeless = replace(scanned.sources[0], probe=replace(scanned.sources[0].probe, height=0))
+    broken = replace(scanned, sources=(sizeless, *scanned.sources[1:]))
+    result = ingest(broken, out, config, MODELS, workers=0)
+    (failure,) = result.failures
+    assert failure.startswith("0.mp4: head_internal_error: ") and "head needs the frame's size" in failure
+    indexes = [read_pack_index(Folder(f"{out.url}/{PACKS}"), unit.name) for unit in result.units]
+    assert [len(i["clips"]) for i in indexes if i] == [0, 1]
+    (reject,) = [r for i in indexes if i for r in i["rejects"]]
+    assert (reject["stage"], reject["reason"], reject["start_ns"]) == ("annotate", "head_internal_error", 0)
+    again = ingest(scanned, out, config, MODELS, workers=0)
+    assert again.failures == () and again.progress.units_kept == 1
+    indexes = [read_pack_index(Folder(f"{out.url}/{PACKS}"), unit.name) for unit in again.units]
+    assert [(len(i["clips"]), i["rejects"]) for i in indexes if i] == [(1, []), (1, [])]
 
 
 def test_sources_of_equal_content_share_a_pack(two: Path, tmp_path: Path) -> None:
