@@ -3,7 +3,7 @@
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int, Int16, Int64
+from jaxtyping import Bool, Float, Int16, Int64
 
 from talkface.clip import NS
 from talkface.vocab import SAMPLE_RATE
@@ -19,12 +19,14 @@ def loudness(
     sound: Int16[np.ndarray, " samples"], start_ns: int, times_ns: Int64[np.ndarray, " times"]
 ) -> Float[np.ndarray, " times"]:
     """Mean power of the 60 ms around each time, of what lies within the sound; 0 where none of it does."""
-    power = np.concatenate([[0.0], np.cumsum(sound.astype(np.float64) ** 2)])
     at = (times_ns - start_ns + np.array([[-AROUND_NS // 2], [AROUND_NS // 2]])) * (SAMPLE_RATE / NS)
-    first, last = np.clip(np.rint(at).astype(np.int64), 0, len(sound))
+    ends = np.clip(np.rint(at).astype(np.int64), 0, len(sound))
+    low, high = int(ends.min()), int(ends.max())
+    power = np.concatenate([[0.0], np.cumsum(sound[low:high].astype(np.float64) ** 2)])
+    first, last = ends - low
     return np.asarray((power[last] - power[first]) / np.maximum(last - first, 1))
 
 
-def quietest(loud: Float[np.ndarray, " times"]) -> Int[np.ndarray, " quiet"]:
+def quiet(loud: Float[np.ndarray, " times"]) -> Bool[np.ndarray, " times"]:
     """Which of these moments are as quiet as the quietest."""
-    return np.flatnonzero(loud <= AS_QUIET * loud.min())
+    return loud <= AS_QUIET * loud.min()

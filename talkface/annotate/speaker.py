@@ -87,7 +87,7 @@ def spans(
     Pauses of up to ``max_pause_seconds`` are bridged, then what is shorter than ``min_seconds`` is dropped. A frame
     without a value is a pause. ``end_ns`` is the clip's end, until which its last frame stays.
     """
-    speaks, times = (np.nan_to_num(talk, nan=-1.0) > 0).astype(int), np.append(pts_ns, end_ns).tolist()
+    speaks, times = np.nan_to_num(talk, nan=-1.0) > 0, np.append(pts_ns, end_ns).tolist()
     joined: list[tuple[int, int]] = []
     for start, end in ((times[first], times[after]) for first, after, speech in runs(speaks) if speech):
         if joined and start - joined[-1][1] <= max_pause_seconds * NS:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float, Int64
 
-from talkface.annotate._pauses import loudness
+from talkface.annotate._pauses import AROUND_NS, loudness
 from talkface.annotate._turns import FLICKER_SECONDS, runs, turns_of
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset
@@ -65,13 +65,15 @@ def _heard(
     times: Int64[np.ndarray, " edges"],
 ) -> tuple[Int64[np.ndarray, " times"], Float[np.ndarray, " edges"]]:
     """Which clip speaks in each moment of the source, -1 for nobody, and how loud it is then; in memory is one clip."""
-    best, owner, loud = np.zeros(len(times) - 1, np.float32), np.full(len(times) - 1, -1), np.zeros(len(times))
+    best, owner, loud = np.zeros(len(times) - 1, np.float32), np.full(len(times) - 1, -1), np.full(len(times), np.nan)
     for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
-        at, length_ns = times[first : after + 1] - clip["start_ns"], clip["end_ns"] - clip["start_ns"]
+        length_ns, here = clip["end_ns"] - clip["start_ns"], slice(first, after + 1)
+        at = np.minimum(times[here] - clip["start_ns"], length_ns)
         talk = dataset.column(clip["key"], "talk", at[:-1])
         owner[first:after] = np.where(talk > best[first:after], who, owner[first:after])
         best[first:after] = np.fmax(talk, best[first:after])
         if (talk > 0).any():
             sound = dataset.span(clip["key"], 0, length_ns, ["pts"], sound=True)["sound"]
-            loud[first : after + 1] = loudness(sound, 0, at)
-    return owner, loud
+            hears = np.isnan(loud[here]) | ((at >= AROUND_NS // 2) & (at <= length_ns - AROUND_NS // 2))
+            loud[here] = np.where(hears, loudness(sound, 0, at), loud[here])
+    return owner, np.nan_to_num(loud, nan=np.inf)

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from talkface.annotate._pauses import quietest
+from talkface.annotate._pauses import quiet
+from talkface.annotate._turns import runs
 from talkface.annotate.base import Rows
 from talkface.clip import NS, Reject
 from talkface.config import Pack
@@ -141,16 +142,19 @@ class Cutter:
     def planned_end(self, start_ns: int) -> int:
         """Where a clip that starts at ``start_ns`` ends if its track goes on for long enough after that.
 
-        The middle of the last pause in the second half of the longest length allowed; without one, the last of the
+        The middle of the last pause in the second half of the longest length allowed; without one, of the last of the
         quietest moments in the last fifth of it, most likely between two words.
         """
-        longest = round(self._pack.cut.max_seconds * NS)
-        middles = [(a + b) // 2 for a, b in self._pauses if b - a >= self._pack.cut.pause_seconds * NS]
-        fitting = [m for m in middles if start_ns + longest // 2 <= m <= start_ns + longest]
+        cut = self._pack.cut
+        shortest, longest = round(cut.min_seconds * NS), round(cut.max_seconds * NS)
+        middles = [(a + b) // 2 for a, b in self._pauses if b - a >= cut.pause_seconds * NS]
+        fitting = [m for m in middles if max(shortest, longest // 2) <= m - start_ns <= longest]
         if fitting:
             return fitting[-1]
-        times = np.append(np.arange(start_ns + 4 * longest // 5, start_ns + longest, QUIET_STEP_NS), start_ns + longest)
-        return int(times[quietest(self._loudness(times))[-1]])
+        first = start_ns + max(shortest, 4 * longest // 5)
+        times = np.append(np.arange(first, start_ns + longest, QUIET_STEP_NS), start_ns + longest)
+        start, end, _ = [stretch for stretch in runs(quiet(self._loudness(times))) if stretch[2]][-1]
+        return int(times[-1] if end == len(times) else times[(start + end) // 2])
 
     def _ends(self, clip: "_OpenClip", face: Face | None, pts_ns: int) -> bool:
         lost = face is None or face.mesh is None

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 
-from talkface.annotate._turns import FLICKER_SECONDS, owners, runs, turns_of
+from talkface.annotate._turns import FLICKER_SECONDS, context_ns, owners, runs, turns_of
 from talkface.annotate.base import ClipView, Rows
 from talkface.clip import NS, Clip, FrameTable, Reject, Timeline
 from talkface.config import Cut
@@ -26,21 +26,15 @@ class _Judged:
     """A clip that has closed, and its log-odds; without pictures, which take room."""
 
     track: int
+    start_ns: int
     end_ns: int
     pts_ns: Int64[np.ndarray, " frames"]
     talk: Talk
 
-    @property
-    def span_ns(self) -> tuple[int, int]:
-        """From its first frame to its end."""
-        return int(self.pts_ns[0]), self.end_ns
-
-    def talk_at(self, pts_ns: Int64[np.ndarray, " frames"]) -> Talk:
-        """Log-odds in these frames of the source, NaN in those that are not the clip's."""
-        talk = np.full(len(pts_ns), np.nan, np.float32)
-        _, here, there = np.intersect1d(pts_ns, self.pts_ns, assume_unique=True, return_indices=True)
-        talk[here] = self.talk[there]
-        return talk
+    def talk_at(self, times_ns: Int64[np.ndarray, " times"]) -> Talk:
+        """Log-odds at these times of the source, NaN where the clip is not."""
+        last = np.searchsorted(self.pts_ns, times_ns, side="right") - 1
+        return np.where((self.start_ns <= times_ns) & (times_ns < self.end_ns), self.talk[last], np.nan)
 
 
 @dataclass
@@ -48,8 +42,8 @@ class SpeakingCutter:
     """A `Cutter` whose clips are only where their face speaks.
 
     ``judge`` gives a clip's log-odds of speaking for each of its frames, ``loudness`` finds the pauses in which they
-    begin and end. A clip is held back until all clips that were seen at the same time have closed. What is cut away
-    goes to ``rejects``, and so does speech of less than ``cut.min_seconds``.
+    begin and end. A clip is held back until all clips have closed that were seen at the same time or a little later.
+    What is cut away goes to ``rejects``, and so does speech of less than ``cut.min_seconds``.
     """
 
     cutter: Cutter
@@ -60,7 +54,6 @@ class SpeakingCutter:
     _rejects: list[Reject] = field(default_factory=list)
     _waiting: list[CutClip] = field(default_factory=list)
     _judged: list[_Judged] = field(default_factory=list)
-    _taken: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def rejects(self) -> list[Reject]:
@@ -78,16 +71,25 @@ class SpeakingCutter:
         return self._let_go(self.cutter.close(frame_duration_ns), None)
 
     def _let_go(self, closed: Sequence[CutClip], since_ns: int | None) -> list[CutClip]:
-        """The parts of the clips that no clip to come can overlap: those begin at ``since_ns`` or later, if at all."""
+        """The parts of the clips whose turns no clip to come can change: those begin at ``since_ns`` or later."""
         self._waiting += closed
-        self._judged += [_Judged(c.track, c.end_ns, c.pts_ns, self.judge(c)) for c in closed]
-        ready = [c for c in self._waiting if since_ns is None or c.end_ns <= since_ns]
-        self._waiting = [c for c in self._waiting if since_ns is not None and c.end_ns > since_ns]
+        self._judged += [_Judged(c.track, c.start_ns, c.end_ns, c.pts_ns, self.judge(c)) for c in closed]
+        known_ns = None if since_ns is None else since_ns - self._context_ns
+        ready = [c for c in self._waiting if known_ns is None or c.end_ns <= known_ns]
+        self._waiting = [c for c in self._waiting if known_ns is not None and c.end_ns > known_ns]
         parts = [part for clip in ready for part in self._parts(clip)]
         oldest = min([c.start_ns for c in self._waiting], default=since_ns)
-        self._judged = [j for j in self._judged if oldest is not None and j.end_ns > oldest]
-        self._taken = [(a, b) for a, b in self._taken if oldest is not None and b > oldest]
+        self._judged = [j for j in self._judged if oldest is not None and j.end_ns > oldest - self._context_ns]
         return parts
+
+    @property
+    def _manner(self) -> dict[str, float]:
+        flicker = min(FLICKER_SECONDS, self.cut.min_seconds)
+        return {"flicker_seconds": flicker, "silence_seconds": self.cut.silence_seconds}
+
+    @property
+    def _context_ns(self) -> int:
+        return context_ns(**self._manner)
 
     def _parts(self, clip: CutClip) -> Iterator[CutClip]:
         times, least = np.append(clip.pts_ns, clip.end_ns), round(self.cut.min_seconds * NS)
@@ -97,31 +99,26 @@ class SpeakingCutter:
             if part is not None and part.end_ns - part.start_ns >= least:
                 self._reject(clip.track, since, int(times[start]), longest_ns)
                 since, longest_ns = int(times[end]), 0
-                self._taken.append((part.start_ns, part.end_ns))
                 yield part
             elif speaks:
                 longest_ns = max(longest_ns, int(times[end] - times[start]))
         self._reject(clip.track, since, clip.end_ns, longest_ns)
 
-    def _speaks(self, clip: CutClip) -> Int[np.ndarray, " frames"]:
-        """1 in frames in which the clip's face is the one that speaks, and in its short silences; 0 elsewhere.
+    def _speaks(self, clip: CutClip) -> Bool[np.ndarray, " frames"]:
+        """In which frames the clip's face is the one that speaks; its short silences are among them.
 
-        Another clip may have been judged by what lies beyond this one: what it was given stays its own.
+        Turns are those of all that were seen from some time before it to some time after it, so that all clips agree.
         """
-        times = np.append(clip.pts_ns, clip.end_ns)
-        heard = [j for j in self._judged if j.span_ns[0] < clip.end_ns and clip.start_ns < j.end_ns]
-        own = next(i for i, j in enumerate(heard) if j.track == clip.track and j.end_ns == clip.end_ns)
-        places = [(int(first), int(after)) for first, after in (np.searchsorted(clip.pts_ns, j.span_ns) for j in heard)]
-        owner = turns_of(
-            owners(np.stack([j.talk_at(clip.pts_ns) for j in heard])),
-            places,
-            times,
-            self.loudness(times),
-            flicker_seconds=min(FLICKER_SECONDS, self.cut.min_seconds),
-            silence_seconds=self.cut.silence_seconds,
-        )
-        taken = np.any([(a <= clip.pts_ns) & (clip.pts_ns < b) for a, b in self._taken], axis=0)
-        return ((owner == own) & ~taken).astype(int)
+        around = (clip.start_ns - self._context_ns, clip.end_ns + self._context_ns)
+        heard = [j for j in self._judged if j.start_ns < around[1] and around[0] < j.end_ns]
+        own = next(i for i, j in enumerate(heard) if (j.track, j.start_ns) == (clip.track, clip.start_ns))
+        times = np.unique(np.concatenate([around, *([*j.pts_ns, j.end_ns] for j in heard)]))
+        places = [
+            (int(first), int(after)) for first, after in (np.searchsorted(times, (j.start_ns, j.end_ns)) for j in heard)
+        ]
+        owner = owners(np.stack([j.talk_at(times[:-1]) for j in heard]))
+        owner = turns_of(owner, places, times, self.loudness(times), **self._manner)
+        return np.asarray(owner[np.isin(times[:-1], clip.pts_ns)] == own)
 
     def _reject(self, track: int, start_ns: int, end_ns: int, longest_ns: int) -> None:
         """What was cut away between two parts, if anything was; ``longest_ns`` is the longest speech in it."""

@@ -118,8 +118,7 @@ def test_in_an_interview_each_moment_has_one_owner(
 ) -> None:
     """VisualVoice's interview: both talk at once for nine seconds, then one after the other.
 
-    From then on turns change in pauses, and the mouth that moves is mostly the one that is said to speak: not right
-    after a clip's start, where the network has heard nothing yet.
+    From then on turns change in pauses, and the mouth that moves is mostly the one that is said to speak.
     """
     out = tmp_path / "dataset"
     how = ("--with", "arkit,speaker", "--models", models, "--offline", "--workers", "0")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talkface.annotate._pauses import loudness, quietest
-from talkface.annotate._turns import REACH_NS, runs, turns_of
+from talkface.annotate._pauses import loudness, quiet
+from talkface.annotate._turns import REACH_NS, context_ns, runs, turns_of
 from talkface.clip import NS
 from talkface.vocab import SAMPLE_RATE
 
@@ -40,6 +40,12 @@ def test_speech_begins_and_ends_in_pauses_too() -> None:
     assert turns(owner, loud_but({8: 1, 43: 1})) == [-1] * 8 + [0] * 35 + [-1] * 17
 
 
+def test_to_the_end_of_a_clip_is_to_its_end() -> None:
+    owner = [-1] * 10 + [0] * 30 + [-1] * 20
+    assert turns(owner, loud_but({12: 1, 38: 1}), [(10, 40)]) == owner
+    assert turns(owner, loud_but({12: 1, 38: 1}), [(9, 41)]) == [-1] * 12 + [0] * 26 + [-1] * 22
+
+
 def test_nobody_gets_a_moment_in_which_they_are_not_seen() -> None:
     owner = [0] * 30 + [1] * 30
     assert turns(owner, loud_but({27: 10}), [(0, 60), (28, 60)]) == owner
@@ -56,7 +62,26 @@ def test_between_two_stretches_of_one_speaker_flicker_and_short_silences_are_the
     owner = [0] * 10 + [1] * 7 + [0] * 10 + [-1] * 12 + [0] * 10 + [-1] * 13
     assert turns(owner, [0.0] * 63) == [0] * 49 + [-1] * 13
     owner = [0] * 10 + [1] * 8 + [0] * 10 + [-1] * 13 + [0] * 10
-    assert turns(owner, [0.0] * 52) == owner
+    assert turns(owner, [0.0] * 52) == owner, "0.3 s of another is a word, 0.52 s are a pause"
+    for flicker in ([1, 1, 0, 0, 1, 1], [-1, -1, 1, 1, -1, -1, -1], [1, -1, 2, -1, 1]):
+        assert turns([0] * 20 + flicker + [0] * 20, [0.0] * (41 + len(flicker))) == [0] * (40 + len(flicker))
+    owner = [0] * 20 + [1] * 5 + [2] * 20
+    assert turns(owner, [0.0] * 46) == owner, "of two speakers neither has the flicker between them"
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 40)), min_size=1, max_size=30), st.integers(0, 2**32 - 1))
+def test_what_is_far_away_changes_nothing(stretches: list[tuple[int, int]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    owner = np.concatenate([np.full(n, who) for who, n in stretches])
+    times = np.cumsum(rng.choice([STEP, STEP // 3, 3 * STEP], len(owner) + 1))
+    loud, places = rng.lognormal(0, 3, len(times)), [(0, len(owner))] * 3
+    manner = {"flicker_seconds": 0.3, "silence_seconds": 0.4}
+    whole = turns_of(owner, places, times, loud, **manner)
+    first, after = np.sort(rng.integers(0, len(owner) + 1, 2))
+    low, high = np.searchsorted(times, times[[first, after]] + np.array([-1, 1]) * context_ns(**manner))
+    high = min(high, len(owner))
+    part = turns_of(owner[low:high], [(0, high - low)] * 3, times[low : high + 1], loud[low : high + 1], **manner)
+    assert part[first - low : after - low].tolist() == whole[first:after].tolist()
 
 
 @given(
@@ -88,5 +113,5 @@ def test_loudness_is_the_power_around_a_moment() -> None:
 
 
 def test_the_quietest_are_those_within_3_db() -> None:
-    assert quietest(np.array([5.0, 2.0, 1.0, 2.1, 1.9])).tolist() == [1, 2, 4]
-    assert quietest(np.zeros(3)).tolist() == [0, 1, 2]
+    assert quiet(np.array([5.0, 2.0, 1.0, 2.1, 1.9])).tolist() == [False, True, True, False, True]
+    assert quiet(np.zeros(3)).all()

@@ -60,10 +60,7 @@ def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, seconds: f
     talk = np.stack([np.where(times[:-1] < c["end_ns"], odds, np.nan) for c, odds in zip(clips, shown, strict=True)])
     assert {*owners(talk).tolist()} >= {-1, 0, 1, 2, 3}
     places = [np.searchsorted(times, (c["start_ns"], c["end_ns"])) for c in clips]
-    loud = np.zeros(len(times))
-    for c, (first, after) in zip(clips, places, strict=True):
-        sound = SOUND[ns_to_samples(c["start_ns"]) : ns_to_samples(c["end_ns"])]
-        loud[first : after + 1] = loudness(sound, c["start_ns"], times[first : after + 1])
+    loud = loudness(SOUND[: ns_to_samples(end_ns)], 0, np.minimum(times, end_ns))
     owner = turns_of(owners(talk), places, times, loud, flicker_seconds=seconds, silence_seconds=0.3)
     assert turns(faces, "s1.mp4", min_seconds=seconds) == [
         Turn(c["key"], start * STEP_NS - c["start_ns"], min(end * STEP_NS, c["end_ns"]) - c["start_ns"])

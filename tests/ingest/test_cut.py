@@ -180,13 +180,25 @@ def test_long_tracks_are_cut_in_pauses() -> None:
 
 def test_without_a_pause_long_tracks_are_cut_where_it_is_quietest() -> None:
     def loud(times_ns: np.ndarray) -> np.ndarray:
-        """Quietest long before the end; at 1.9 s as good as at 1.7 s, at 3.7 s louder than at 3.55 s."""
-        quiet = {10**9: 0.0, 1_700_000_000: 10.0, 1_900_000_000: 19.0, 3_550_000_000: 10.0, 3_700_000_000: 21.0}
-        return np.array([quiet.get(int(t), 1e6) for t in times_ns])
+        """Quietest long before the end; at 1.86 to 1.9 s as good as at 1.7 s, at 3.7 s louder than at 3.55 s."""
+        quiet = {1000: 0.0, 1700: 10.0, 1860: 17.0, 1870: 15.0, 1880: 19.0, 1890: 12.0, 1900: 17.0}
+        quiet |= {3550: 10.0, 3700: 21.0}
+        return np.array([quiet.get(int(t) // 10**6, 1e6) for t in times_ns])
 
-    clips = cut(Cutter(pack(), [], source="a.mp4", loudness=loud), steady(5, face(1)))
-    assert spans(clips) == [(0, 1.92), (1.92, 3.56), (3.56, 5)]
+    cutter = Cutter(pack(), [], source="a.mp4", loudness=loud)
+    assert spans(cut(cutter, steady(5, face(1)))) == [(0, 1.88), (1.88, 3.56), (3.56, 5)]
+    assert cutter.planned_end(0) == 1_880_000_000, "the middle of what is quiet"
     assert Cutter(pack(), [(10**9, 2 * 10**9)], source="a.mp4", loudness=loud).planned_end(0) == 1_500_000_000
+
+
+def test_no_pause_makes_a_clip_too_short() -> None:
+    def loud(times_ns: np.ndarray) -> np.ndarray:
+        return np.where(times_ns % NS == NS * 7 // 10, 1.0, 1e6)
+
+    for pauses in ([], [(NS * n + NS // 2, NS * n + NS * 9 // 10) for n in range(9)]):
+        cutter = Cutter(pack(min_seconds=1.8), pauses, source="a.mp4", loudness=loud)
+        assert spans(cut(cutter, steady(8, face(1)))) == [(0, 2), (2, 4), (4, 6), (6, 8)]
+        assert cutter.rejects == []
 
 
 def test_gaps() -> None:
