@@ -29,6 +29,7 @@ def command(
     Example: `toolkit filter dataset --preset hdtf --set face_pixels.min=200`
     """
     from talkface.console import console, print_filter, print_stale
+    from talkface.datasets.adding import how_to_add
     from talkface.datasets.build import rebuild as build_again
     from talkface.datasets.filter import survey, with_bounds
     from talkface.datasets.reader import Dataset, open_dataset
@@ -55,7 +56,7 @@ def command(
     for name, rule in absent.items():
         console.print(
             f"not applied: {name}, which this dataset does not have. Add it and run this again: "
-            f"toolkit annotate {url} --with {rule.annotator}",
+            f"{how_to_add(dataset, [rule.annotator])}",
             markup=False,
         )
     if rebuild and not dry_run:

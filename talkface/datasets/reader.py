@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int16, Int64
 
-from talkface.annotate.base import producer
 from talkface.clip import NS, ColumnSpec, ScoreSpec, ns_to_samples
 from talkface.datasets import schema
+from talkface.datasets.adding import how_to_have
 from talkface.datasets.resample import How, resample_column, sound_clock
 from talkface.datasets.selection import check_selection, read_selection
 from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
@@ -229,7 +229,8 @@ class Dataset:
                 return spec
         self.refuse_stale(column)
         names = ", ".join(s.name for s in self.specs())
-        raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}.{_how_to_add(self.url, column)}")
+        how = how_to_have(self, column)
+        raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}. {how}".rstrip())
 
     def member(self, key: str, member: str) -> bytes:
         """The bytes of one member, read alone. Raises DatasetError naming shard and member."""
@@ -338,13 +339,6 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self.sample(key) for key in self.keys())
-
-
-def _how_to_add(url: str, column: str) -> str:
-    try:
-        return f" Run: toolkit annotate {url} --with {producer(column)}"
-    except ConfigError:
-        return ""
 
 
 def clock_of(

@@ -17,16 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 import talkface
-from talkface.annotate.base import (
-    Annotator,
-    annotator_class,
-    chosen_weights,
-    in_order,
-    make_annotator,
-    require_fit,
-)
+from talkface.annotate.base import Annotator, chosen_weights, make_annotator, require_fit
 from talkface.clip import ColumnSpec
 from talkface.datasets import schema
+from talkface.datasets.adding import to_make
 from talkface.datasets.card import card
 from talkface.datasets.reader import Dataset
 from talkface.datasets.shards import ShardReader, Wanted
@@ -163,37 +157,6 @@ def _is_whole(packs: Folder, pack: str) -> bool:
         return False
     with packs.open(f"{pack}.tar") as file:
         return bool(sha256_of(file) == index["sha256"])
-
-
-def to_make(dataset: Dataset, names: Sequence[str]) -> list[str]:
-    """``names`` and those whose columns they need and the dataset lacks, each after what it needs.
-
-    Raises ConfigError for an annotator that cannot run on a finished dataset, or whose columns the base has already.
-    """
-    own = {s.name for s in dataset.info.specs()} | {s["name"] for s in dataset.info.scores}
-    ordered: list[str] = []
-    for name in in_order(names):
-        cls = annotator_class(name)
-        made = [*(c.name for c in cls.columns if c.stored), *(s.name for s in cls.scores)]
-        held = [n for n in made if n in own]
-        if name not in names and set(made) <= own | {s.name for s in dataset.specs()}:
-            continue
-        if held:
-            raise ConfigError(f"{dataset.url} has {', '.join(held)} already: ingest again to have {name} made anew.")
-        _refuse_unfit(dataset, name)
-        ordered.append(name)
-    return ordered
-
-
-def _refuse_unfit(dataset: Dataset, name: str) -> None:
-    cls = annotator_class(name)
-    if hasattr(cls, "frame"):
-        raise ConfigError(
-            f"{name} looks at whole frames of the source, of which a dataset keeps the crop alone. "
-            f"Run: toolkit ingest ... --with ...,{name}"
-        )
-    if "mp4" in cls.reads and not dataset.info.has_video:
-        raise ConfigError(f"{name} looks at the clips' pictures, and {dataset.url} was made without (--no-video).")
 
 
 def _refuse_moved_sound(annotator: Annotator) -> None:

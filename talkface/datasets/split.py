@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from talkface.config import Build, Strict, parse
+from talkface.datasets.adding import how_to_add
 from talkface.datasets.people import Faces, faces_of, has_faces, require_threshold
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, DatasetError
@@ -104,7 +105,7 @@ def _check(dataset: Dataset, by: By, val: float, test: float) -> None:
     if by in ("auto", "identity") and not faces and "identity" in dataset.sidecars:
         raise ConfigError(f"{dataset.stale('identity')}, or say --by speaker")
     if by == "identity" and not faces:
-        raise ConfigError(f"{dataset.url} has no faces to go by. Run: toolkit annotate {dataset.url} --with identity")
+        raise ConfigError(f"{dataset.url} has no faces to go by. Run: {how_to_add(dataset, ['identity'])}")
     if by == "speaker" and dataset.clips.column("speaker").null_count == len(dataset):
         raise ConfigError(f"{dataset.url} has no speaker labels. Say --by identity or --by source")
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from talkface.annotate.base import producer
+from talkface.datasets.adding import how_to_add
 from talkface.datasets.loader import Batch, Loader, State
 from talkface.datasets.reader import Dataset, open_dataset
 from talkface.datasets.schema import SPLITS
@@ -57,18 +58,8 @@ def require_columns(dataset: Dataset, config: TaskConfig, task: str) -> None:
     there = {spec.name for spec in dataset.specs()}
     missing = [name for name in config.needs if name not in there]
     if missing:
-        add = ",".join(dict.fromkeys(_maker(name) for name in missing))
-        raise ConfigError(
-            f"{dataset.url} has no column {', '.join(missing)}, which {task} needs. "
-            f"Add it: toolkit annotate {dataset.url} --with {add}"
-        )
-
-
-def _maker(column: str) -> str:
-    try:
-        return producer(column)
-    except ConfigError:
-        return column
+        add = how_to_add(dataset, list(dict.fromkeys(map(producer, missing))))
+        raise ConfigError(f"{dataset.url} has no column {', '.join(missing)}, which {task} needs. Add it: {add}")
 
 
 def training_loader(dataset: Dataset, config: TaskConfig) -> Loader:

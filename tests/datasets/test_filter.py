@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from talkface.annotate.base import annotator_class, annotator_names
 from talkface.config import PRESETS, Ingest, Rule, Threshold
 from talkface.datasets import open_dataset
+from talkface.datasets.adding import to_make
 from talkface.datasets.build import PLAN, build, rebuild
 from talkface.datasets.filter import survey, with_bounds
 from talkface.datasets.reader import Dataset
@@ -136,9 +138,24 @@ def test_the_command(dataset: Dataset, toolkit: Toolkit) -> None:
 def test_a_preset_says_which_scores_are_not_there(dataset: Dataset, toolkit: Toolkit) -> None:
     told = toolkit("filter", dataset.url, "--preset", "in-the-wild").stdout
     for score, rule in PRESETS["in-the-wild"].items():
-        missing = f"not applied: {score}," in told and f"--with {rule.annotator}" in told
-        assert missing == (score != "coverage"), score
+        command = (
+            f"toolkit annotate {dataset.url} --with" if rule.annotator == "voice" else "toolkit ingest ... --with ...,"
+        )
+        line = f"not applied: {score}, which this dataset does not have. Add it and run this again: {command}"
+        assert (line in " ".join(told.split())) == (score != "coverage"), score
     assert set(read_selection(dataset.folder).thresholds) == {"coverage"}
+
+
+def test_the_commands_that_a_preset_names_do_what_they_say(dataset: Dataset, toolkit: Toolkit) -> None:
+    """An annotator named for `toolkit annotate` is taken by it; one named for an ingest is refused by it."""
+    told = " ".join(toolkit("filter", dataset.url, "--preset", "in-the-wild", "--dry-run").stdout.split())
+    later = set(re.findall(rf"toolkit annotate {re.escape(dataset.url)} --with (\w+)", told))
+    again = set(re.findall(r"toolkit ingest \.\.\. --with \.\.\.,(\w+)", told))
+    assert (later, again) == ({"voice"}, {"quality", "head", "arkit", "sync", "speaker"})
+    assert to_make(dataset, sorted(later)) == ["voice"]
+    for name in again:
+        refused = toolkit("annotate", dataset.url, "--with", name, "--offline", code=2).stderr
+        assert "Run: toolkit ingest ... --with ...," in refused or "already: ingest again" in refused, name
 
 
 def test_mistakes_on_the_command_line(dataset: Dataset, toolkit: Toolkit) -> None:

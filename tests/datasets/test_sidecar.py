@@ -21,6 +21,7 @@ import pytest
 from benchmarks._reading import bytes_within, counted
 from talkface.annotate.mel import log_mel
 from talkface.datasets import Dataset, open_dataset, schema
+from talkface.datasets.adding import how_to_add, to_make
 from talkface.datasets.loader import Loader
 from talkface.datasets.selection import Selection, change_selection
 from talkface.datasets.sidecar_job import Made, annotate_dataset, remake
@@ -267,6 +268,22 @@ def test_a_column_that_is_not_there_comes_with_its_command(base: Path) -> None:
         Windows(length=8, fps=25, columns=("mel",)).specs(open_dataset(str(base)))
     with pytest.raises(ConfigError, match=r"no column 'nonsense'; there are: pts, valid, box, lm, lm68, arkit\.$"):
         open_dataset(str(base)).spec("nonsense")
+    with pytest.raises(ConfigError, match=r"arkit\. quality makes it of every frame .*, and no dataset keeps it\.$"):
+        open_dataset(str(base)).spec("quality")
+
+
+def test_what_a_dataset_cannot_have_added_comes_with_an_ingest(inputs: Path, toolkit: Toolkit, tmp_path: Path) -> None:
+    """Of one without landmarks: they look at whole frames, and others need them."""
+    dataset = Dataset(str(ingested(tmp_path / "d", inputs / "W009", toolkit, ("box",))))
+    for column, name in (("lm", "landmarks"), ("head", "head"), ("identity", "identity")):
+        with pytest.raises(
+            ConfigError, match=rf"no column '{column}'; .* Run: toolkit ingest \.\.\. --with \.\.\.,{name}$"
+        ):
+            dataset.spec(column)
+        with pytest.raises(ConfigError, match=r"landmarks looks at whole frames .* --with \.\.\.,landmarks$"):
+            to_make(dataset, [name])
+    assert how_to_add(dataset, ["mel", "voice"]) == f"toolkit annotate {dataset.url} --with mel,voice"
+    assert how_to_add(dataset, ["mel", "head"]) == "toolkit ingest ... --with ...,mel,head"
 
 
 def test_a_stale_sidecar_is_refused_and_made_anew_of_what_changed(copy: Path) -> None:
@@ -494,6 +511,10 @@ def test_what_needs_whole_frames_or_pictures_is_refused(inputs: Path, toolkit: T
         add(tmp_path / "blind", "quality")
     with pytest.raises(ConfigError, match="landmarks looks at whole frames"):
         add(tmp_path / "blind", "head")
+    with pytest.raises(
+        ConfigError, match=r"made without \(--no-video\)\. Run: toolkit ingest .* --with \.\.\.,fan --video$"
+    ):
+        add(tmp_path / "blind", "fan")
 
 
 def test_the_licence_gate_stands_before_the_missing_file(base: Path, toolkit: Toolkit) -> None:

@@ -103,7 +103,7 @@ def test_without_faces_labels_and_sources_decide(tmp_path: Path) -> None:
     dataset = make(tmp_path / "d", faces=False)
     found = together(decide(dataset, "auto", val=0.2, test=0.2, seed=0), dataset)
     assert found == [{0}, {1}, {2, 3}, {4}, {5}, {6}, {7}]
-    with pytest.raises(ConfigError, match=r"toolkit annotate .* --with identity"):
+    with pytest.raises(ConfigError, match=r"toolkit ingest \.\.\. --with \.\.\.,identity"):
         decide(dataset, "identity", val=0.2, test=0.2, seed=0)
     with pytest.raises(ConfigError, match="stay below 1"):
         decide(dataset, "auto", val=0.6, test=0.4, seed=0)

@@ -133,12 +133,15 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(tried: Tried) -> None:
 
 
 def test_missing_columns_name_the_command(tmp_path: Path) -> None:
+    """One that does: what is made of landmarks cannot be added to a dataset that has none."""
     columns = (ARKIT_COLUMN,)
     dataset = Dataset(make(tmp_path / "data", TALKERS[:1], columns=columns))
     for name in task_names():
         needed = [c for c in configure(name, "tiny").needs if c != "arkit"]
+        ingest = "head" in needed
+        command = r"toolkit ingest \.\.\. --with \.\.\.," if ingest else f"toolkit annotate {dataset.url} --with "
         if needed:
-            with pytest.raises(ConfigError, match=f"toolkit annotate {dataset.url} --with"):
+            with pytest.raises(ConfigError, match=f"Add it: {command}"):
                 require_columns(dataset, configure(name, "tiny"), name)
 
 
