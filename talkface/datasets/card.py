@@ -6,7 +6,7 @@ from typing import Any
 
 from talkface.datasets.schema import DatasetInfo
 from talkface.datasets.sidecar import SidecarInfo
-from talkface.licences import UNKNOWN, strictest
+from talkface.licences import is_unknown, strictest
 
 LOAD = """\
 ```python
@@ -41,7 +41,7 @@ def terms(info: DatasetInfo, sidecars: Sequence[SidecarInfo] = ()) -> list[str]:
     records = info.annotators | {s.name: s.annotator() for s in sidecars}
     rows = [_annotator(*a) for a in sorted(records.items())]
     models = [*info.faces, *(w for record in records.values() for w in record.weights)]
-    known = [w["licence"] for w in models if w["licence"] != UNKNOWN]
+    known = [w["licence"] for w in models if not is_unknown(w["licence"])]
     all_in = [info.strictest_licence, *(w["licence"] for w in models)]
     return [
         "## Models and terms",

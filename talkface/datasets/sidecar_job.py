@@ -127,8 +127,8 @@ def annotate_dataset(
     for annotator in annotators:
         _refuse_moved_sound(annotator)
         chosen_weights(annotator, models)
-    require_sources(use, {url: dataset.info.strictest_licence})
     require_use(use, {f"{url}: {n}": (a.licence, a.weights) for n, a in dataset.info.annotators.items()})
+    require_sources(use, {url: dataset.info.strictest_licence})
     return [
         _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)
         for annotator in annotators

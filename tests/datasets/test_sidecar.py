@@ -525,7 +525,9 @@ def test_the_licence_gate_stands_before_the_missing_file(base: Path, toolkit: To
     for words in ("flame: ", "deca_model.tar", "non-commercial", "toolkit models add deca PATH", "leave flame out"):
         assert words in missing.stderr
     assert not (base / "sidecars").exists(), "nothing is begun before all is there"
-    toolkit("annotate", base, "--with", "mel", "--offline", "--licence", "commercial", "--workers", "0")
+    bound = toolkit("annotate", base, "--with", "mel", "--offline", "--licence", "commercial", code=2)
+    assert "base: its licence, MEAD terms of use (non-commercial research), forbids commercial use" in bound.stderr
+    toolkit("annotate", base, "--with", "mel", "--offline", "--workers", "0")
     config = base.with_suffix(".nc.toml")
     config.write_text('[build]\nlicence = "CC-BY-NC-4.0"\n')
     refused = toolkit(
