@@ -92,8 +92,21 @@ class Pack(Strict):
     @property
     def wanted(self) -> tuple[str, ...]:
         """The annotators, and those that other settings ask for."""
-        asked = {"speaker": self.cut.speaking, "sync": self.annotate.get("sync", {}).get("fix_offset", False)}
-        return tuple(dict.fromkeys((*self.annotators, *(name for name, needed in asked.items() if needed))))
+        return tuple(dict.fromkeys((*self.annotators, *self._asked)))
+
+    def how_to_leave_out(self, name: str) -> str:
+        """What makes a run go on without an annotator: its name left out, a setting that asks for it dropped."""
+        ways = [f"drop {self._asked[name]}"] if name in self._asked else []
+        if name in self.annotators or not ways:
+            ways.append(f"leave {name} out")
+        return " and ".join(ways)
+
+    @property
+    def _asked(self) -> dict[str, str]:
+        """Annotators that other settings ask for, and these settings."""
+        moved = self.annotate.get("sync", {}).get("fix_offset", False)
+        speaking = {"speaker": "--speaking (pack.cut.speaking)"} if self.cut.speaking else {}
+        return speaking | ({"sync": "--fix-offset (pack.annotate.sync.fix_offset)"} if moved else {})
 
 
 class Threshold(Strict):

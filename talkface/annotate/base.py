@@ -7,7 +7,7 @@ name starts with an underscore are helpers and are not discovered.
 import difflib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -155,7 +155,14 @@ def settled(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     }
 
 
-def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
+def left_out(name: str) -> str:
+    """What makes a run go on without an annotator that was named."""
+    return f"leave {name} out"
+
+
+def chosen_weights(
+    annotator: Annotator, models: Models, how_to_leave_out: Callable[[str], str] = left_out
+) -> list[Weight]:
     """The model file that each group of alternatives comes down to here.
 
     Raises WeightsError that says how to get the file, and what the run can do without it.
@@ -163,16 +170,18 @@ def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
     try:
         return [models.choose(group)[0] for group in annotator.weights]
     except WeightsError as error:
-        raise _missed(annotator, str(error)) from error
+        raise _missed(annotator, str(error), how_to_leave_out) from error
 
 
-def _missed(annotator: Annotator, what: str) -> WeightsError:
-    made = [*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)]
-    name, what = annotator.name, what.rstrip(".")
-    return WeightsError(f"{name}: {what}. To go on without {', '.join(made)}, leave {name} out.")
+def _missed(annotator: Annotator, what: str, how_to_leave_out: Callable[[str], str]) -> WeightsError:
+    made = ", ".join([*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)])
+    name = annotator.name
+    return WeightsError(f"{name}: {what.rstrip('.')}. To go on without {made}, {how_to_leave_out(name)}.")
 
 
-def require_fit(annotators: Sequence[Annotator], models: Models, use: Use) -> None:
+def require_fit(
+    annotators: Sequence[Annotator], models: Models, use: Use, how_to_leave_out: Callable[[str], str] = left_out
+) -> None:
     """Raise ConfigError naming annotator, model file and licence where one of them forbids the use, and WeightsError
     where a package that an annotator imports is not installed.
 
@@ -181,7 +190,8 @@ def require_fit(annotators: Sequence[Annotator], models: Models, use: Use) -> No
     for annotator in annotators:
         for package in getattr(annotator, "packages", ()):
             if importlib.util.find_spec(package) is None:
-                raise _missed(annotator, f"needs the package {package}. Run: pip install 'talkface[annotate]'")
+                what = f"needs the package {package}. Run: pip install 'talkface[annotate]'"
+                raise _missed(annotator, what, how_to_leave_out)
     if use == "any":
         return
     for annotator in annotators:
@@ -189,7 +199,8 @@ def require_fit(annotators: Sequence[Annotator], models: Models, use: Use) -> No
         bound = [group[0].row() for group in groups if not any(w.commercial for w in group)]
         require_use(use, {annotator.name: (annotator.licence, bound)})
     for annotator in annotators:
-        require_use(use, {annotator.name: (annotator.licence, [w.row() for w in chosen_weights(annotator, models)])})
+        rows = [w.row() for w in chosen_weights(annotator, models, how_to_leave_out)]
+        require_use(use, {annotator.name: (annotator.licence, rows)})
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -96,7 +96,7 @@ def run(
         refuse_foreign(folder)
         folder.sweep()
         require_sources(licence, {"build.licence": settings.build.licence})
-        require_fit(make_annotators(settings.pack), store, licence)
+        require_fit(make_annotators(settings.pack), store, licence, settings.pack.how_to_leave_out)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
         scanned = with_recordings(scanned, settings.pack)
         require_sources(licence, {s.name: s.licence for s in scanned.sources})

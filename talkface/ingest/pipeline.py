@@ -167,9 +167,9 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
 
 def settings_fingerprint(pack: Pack, models: Models) -> str:
     """What a pack depends on besides its source: configuration, code versions, weights."""
-    annotators = make_annotators(pack)
+    annotators, leave_out = make_annotators(pack), pack.how_to_leave_out
     parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
-    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models)]] for a in annotators]
+    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models, leave_out)]] for a in annotators]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 
+from talkface.annotate.base import require_fit
 from talkface.clip import Source
-from talkface.config import Pack, Video
-from talkface.errors import ConfigError, StorageError
+from talkface.config import Cut, Pack, Video
+from talkface.errors import ConfigError, StorageError, WeightsError
 from talkface.ingest.inputs import content_of
 from talkface.ingest.pipeline import Settings, Unit, make_annotators, process, settings_fingerprint
 from talkface.media import ClipFrames, VideoReader, decode_flac, probe
@@ -175,3 +176,32 @@ def test_threads_of_one_process_do_not_disturb_each_other(clip: Path, settings: 
 def test_settings_of_no_annotator_are_refused() -> None:
     with pytest.raises(ConfigError, match="no annotator named 'qualty'"):
         make_annotators(Pack(annotate={"qualty": {}}))
+
+
+@pytest.mark.parametrize(
+    ("named", "way"),
+    [
+        (("mel",), r"drop --speaking \(pack\.cut\.speaking\)"),
+        (("mel", "speaker"), r"drop --speaking \(pack\.cut\.speaking\) and leave speaker out"),
+    ],
+)
+def test_a_missing_file_of_what_an_option_asks_for_names_the_option(
+    tmp_path: Path, named: tuple[str, ...], way: str
+) -> None:
+    pack, here = Pack(annotators=named, cut=Cut(speaking=True)), Models(offline=True, cache=tmp_path)
+    said = rf"^speaker: light_asd_talkset\.model .*\. To go on without talk, speaking_share, {way}\.$"
+    with pytest.raises(WeightsError, match=said):
+        settings_fingerprint(pack, here)
+    with pytest.raises(WeightsError, match=said):
+        require_fit(make_annotators(pack)[-1:], here, "commercial", pack.how_to_leave_out)
+    without = Pack(annotators=("mel", "speaker"))
+    with pytest.raises(WeightsError, match=r"speaking_share, leave speaker out\.$"):
+        settings_fingerprint(without, here)
+
+
+def test_options_that_ask_for_an_annotator() -> None:
+    moved = Pack(annotators=("mel",), annotate={"sync": {"fix_offset": True}})
+    assert moved.wanted == ("mel", "sync")
+    assert moved.how_to_leave_out("sync") == "drop --fix-offset (pack.annotate.sync.fix_offset)"
+    assert moved.how_to_leave_out("mel") == "leave mel out"
+    assert moved.how_to_leave_out("landmarks") == "leave landmarks out", "which sync needs"
