@@ -327,6 +327,27 @@ def test_a_wrong_file_whose_hash_is_not_known_is_opened_and_refused(tmp_path: Pa
     assert [row.ok for row in models.verify() if row.weight.name == "deca"] == [True]
 
 
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("deca", "not the weights of DECA's E_flame: 269 missing"),
+        ("flame", "not a pickle of arrays alone: "),
+    ],
+)
+def test_add_says_where_the_right_file_is(tmp_path: Path, name: str, difference: str) -> None:
+    """In one line, as every error: PyTorch's files are pickles of many lines of complaint."""
+    torch.save({"E_flame": {}}, tmp_path / "wrong")
+    with pytest.raises(WeightsError) as error:
+        Models(offline=True, cache=tmp_path / "cache").add(name, tmp_path / "wrong")
+    said = str(error.value)
+    assert difference in said and "\n" not in said and ".. Get" not in said
+    assert said.endswith(
+        f" Get the original file. Register and accept its licence at {REGISTRY[name].url}, then run: "
+        f"toolkit models add {name} PATH"
+    )
+    assert not (tmp_path / "cache").exists()
+
+
 def test_add_refuses_a_wrong_file(make: Callable[..., Models], tmp_path: Path) -> None:
     models = make(weight(), REGISTRY["silero_vad"])
     (tmp_path / "wrong").write_bytes(b"wrong")

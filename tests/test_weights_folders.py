@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from talkface.annotate.base import chosen_weights, make_annotator
 from talkface.errors import WeightsError
 from talkface.weights import Models, Part, Weight
 
@@ -113,9 +114,21 @@ def test_a_commit_on_hugging_face_is_looked_for_without_a_socket(tmp_path: Path)
 
 
 def test_other_names_are_refused(tmp_path: Path) -> None:
-    for name in ("no-such", "somebody/model", "somebody/model@main"):
+    for name in ("no-such", "./no-such", str(tmp_path / "no" / "such")):
         with pytest.raises(WeightsError, match=r"no model named .* any folder, and owner/name@commit"):
             models(tmp_path, entry()).weight(name)
+
+
+@pytest.mark.parametrize("commit", ["", "@main", "@22aad52", "@"])
+def test_a_model_on_hugging_face_without_a_commit_is_told_to_be_pinned(tmp_path: Path, commit: str) -> None:
+    wav2vec = make_annotator("wav2vec", {"model": f"facebook/wav2vec2-base-960h{commit}"})
+    with pytest.raises(WeightsError) as error:
+        chosen_weights(wav2vec, models(tmp_path, entry(), offline=True))
+    assert str(error.value) == (
+        f"wav2vec: facebook/wav2vec2-base-960h{commit}: no such folder, and a model on Hugging Face must be pinned. "
+        "Give facebook/wav2vec2-base-960h@COMMIT (40 hexadecimal digits), or a folder. "
+        "To go on without w2v, leave wav2vec out."
+    )
 
 
 FETCH = """

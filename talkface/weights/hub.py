@@ -6,6 +6,8 @@ from typing import Final
 
 HUB_NAME: Final = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 """A model and the commit that pins its files."""
+UNPINNED: Final = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(@[^/]*)?")
+"""A model without a commit, or with what is none."""
 HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors", "*.bin")
 
 

@@ -24,7 +24,7 @@ import platformdirs
 from talkface.download import CHUNK, fetch, whole_file
 from talkface.errors import WeightsError
 from talkface.weights.entry import Part, Weight, how_to_get, unregistered
-from talkface.weights.hub import HUB_NAME, from_hub
+from talkface.weights.hub import HUB_NAME, UNPINNED, from_hub
 from talkface.weights.registry import REGISTRY
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,11 @@ class Models:
             return unregistered(name, "hub")
         if Path(name).is_dir():
             return unregistered(name, "folder")
+        if match := UNPINNED.fullmatch(name):
+            raise WeightsError(
+                f"{name}: no such folder, and a model on Hugging Face must be pinned. Give {match[1]}@COMMIT (40 "
+                "hexadecimal digits), or a folder."
+            )
         raise WeightsError(
             f"no model named {name!r}; there are: {', '.join(self.registry)}, any folder, and owner/name@commit "
             "(40 hexadecimal digits) on Hugging Face"
@@ -175,8 +180,7 @@ class Models:
             what = f"folder with {', '.join(p.name for p in weight.parts)}" if weight.parts else "file"
             raise WeightsError(f"{source}: no such {what}. {how_to_get(weight)}")
         self._check(weight, source)
-        if weight.check:
-            resolve_name(weight.check)(source)
+        _open(weight, source)
         final = self.cache / weight.filename
         if source.resolve() != final.resolve():
             for inside in [part.name for part in weight.parts] or [""]:
@@ -216,7 +220,7 @@ class Models:
     def _check_content(self, weight: Weight, path: Path) -> None:
         """Open a file whose hash cannot be known, and compare names and shapes of what is in it."""
         if weight.check and not weight.sha256 and (facts := _facts(path)) not in self._opened:
-            resolve_name(weight.check)(path)
+            _open(weight, path)
             self._opened.add(facts)
 
     def _verified(self, row: Status) -> Status:
@@ -224,7 +228,7 @@ class Models:
             if row.ok and row.path is not None:
                 self._check_content(self.registry[row.weight.name], row.path)
         except WeightsError as error:
-            return replace(row, ok=False, problem=f"{error} {how_to_get(row.weight)}")
+            return replace(row, ok=False, problem=str(error))
         return row
 
     def _check_file(self, weight: Weight, expected: Weight | Part, path: Path) -> None:
@@ -325,6 +329,15 @@ def _is_here(weight: Weight, path: Path) -> bool:
     if weight.parts:
         return all((path / part.name).is_file() for part in weight.parts)
     return path.is_file()
+
+
+def _open(weight: Weight, path: Path) -> None:
+    """Raise WeightsError, with the way to the right file, where a model's own reader refuses this one."""
+    try:
+        if weight.check:
+            resolve_name(weight.check)(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error} {how_to_get(weight)}") from error
 
 
 def _files(folder: Path) -> list[Path]:

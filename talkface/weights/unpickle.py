@@ -101,7 +101,8 @@ def read_arrays(path: Path) -> dict[str, Any]:
             raise pickle.UnpicklingError(f"expected a dictionary, found {type(content).__name__}")
         return {str(name): _plain(value) for name, value in content.items()}
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
-        raise WeightsError(f"{path}: not a pickle of arrays alone: {error}. Get the original file.") from error
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise WeightsError(f"{path}: not a pickle of arrays alone: {why}. Get the original file.") from error
 
 
 def _plain(value: Any) -> Any:
