@@ -1,4 +1,4 @@
-"""All annotators that are added on demand, on real people: every value is there where a face or a sound is.
+"""All annotators that look or listen, on real people: every value is there where a face or a sound is.
 
 The clips' first seconds with few of their pictures, which large networks look at one by one. Weights are the real ones
 where they are at hand, else stand-ins of the true format; those whose files the registry knows by hash go through the
@@ -28,11 +28,12 @@ CLIPS = ("EDTalk__pose_source2", "MimicTalk__German_20s", "LatentSync__demo3_vid
          "Audio-driven-TalkingFace-HeadPose__31")  # fmt: skip
 SECONDS, STEP_SECONDS = 1.6, 0.2
 """Of each clip, and between its pictures: `sync` says nothing of less than 1.5 s."""
+AT_INGEST = ("box", "landmarks", "arkit", "head", "mel", "voice", "quality")
 BY_COMMAND = ("flame", "wav2vec", "ctc", "sync", "speaker", "identity")
 BY_HASH = ("fan", "syncnet")
-ON_FACES = {"flame": "lm68", "fan": "box", "talk": "box"}
+ON_FACES = {"flame": "lm68", "fan": "box", "talk": "box", "lm": "lm68"}
 """Column to the one that says where there is a face."""
-WHOLE = ("flame_shape", "identity", "w2v", "ctc")
+WHOLE = ("flame_shape", "identity", "mel", "w2v", "ctc")
 SETTINGS_OF = """
 [pack.annotate]
 wav2vec = {{ model = "{speech}", depth = 1 }}
@@ -74,7 +75,7 @@ def made(
         shortened(media / "talking" / f"{name}.mp4", root / "clips" / f"{name}.mp4")
     found = weights(root / "models", models, stand_ins)
     (root / "sface" / "own.onnx").symlink_to(found.get("sface"))
-    chosen = Ingest(pack=Pack(annotators=("box", "landmarks", "arkit", "mel"), video=Video(size=224)))
+    chosen = Ingest(pack=Pack(annotators=AT_INGEST, video=Video(size=224)))
     out = Folder(root / "out")
     build(out, plan_of(ingest(scan([str(root / "clips")]), out, chosen, found, workers=0), chosen))
     (root / "config.toml").write_text(SETTINGS_OF.format(speech=found.get("wav2vec"), face=root / "sface"))
@@ -104,10 +105,16 @@ def test_every_column_has_a_value_where_a_face_or_a_sound_is(dataset: Dataset) -
             assert known[face].mean() > 0.9, f"{key}: {face}"
             np.testing.assert_array_equal(known[name], known[face], err_msg=f"{key}: {name}")
         assert all(known[name].all() and len(known[name]) > 0 for name in WHOLE), key
+        shapes = np.isfinite(dataset.arrays(key, ["arkit"])["arkit"])
+        np.testing.assert_array_equal(shapes[:, :-1].all(axis=1), known["lm68"], err_msg=f"{key}: all but tongueOut")
+        turned = np.isfinite(dataset.arrays(key, ["head"])["head"])
+        np.testing.assert_array_equal(turned[:, :7].all(axis=1), known["lm68"], err_msg=f"{key}: pose")
+        assert turned[:, 7:].all(axis=1).mean() > 0.5, "velocity, from neighbouring frames"
 
 
 def test_every_score_is_there(dataset: Dataset) -> None:
-    names = {s.name for sidecar in dataset.sidecars.values() for s in sidecar.info.score_specs()}
+    names = {score.name for score in dataset.scores()}
     assert {"fan_confidence", "sync_offset_ms", "lse_c", "speaking_share", "identity_agreement"} < names
+    assert {"sharpness", "speech_share", "head_speed"} < names
     gaps = [(clip["key"], n) for clip in dataset.clips.to_pylist() for n in names if clip[n] is None]
     assert gaps == []

@@ -174,30 +174,34 @@ class Talk:
         return found(self.mouth, late)
 
     def pieces(self, seconds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Mouth and sound of neighbouring pieces of this length."""
+        """Mouth and sound of neighbouring pieces of this length; of what is shorter, all."""
         rows, samples = seconds * HZ, seconds * FRAME * 25
-        n = min(len(self.mouth) // rows, len(self.sound) // samples)
+        n = max(1, min(len(self.mouth) // rows, len(self.sound) // samples))
         mouths = [self.mouth[i * rows : (i + 1) * rows] for i in range(n)]
         return [(m - np.median(m, axis=0), self.sound[i * samples : (i + 1) * samples]) for i, m in enumerate(mouths)]
 
 
 def found(mouth: np.ndarray, sound: np.ndarray) -> Offset:
+    """Of as much as there is of both."""
     model, mel = load_model(), mel_rows(log_mel(sound))
-    return offset_of(curve(*projections(model, mouth, mel), model.gains), min(len(mouth), len(mel)))
+    n = min(len(mouth), len(mel))
+    return offset_of(curve(*projections(model, mouth[:n], mel[:n]), model.gains), n)
 
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory, media: Path, models: Path, toolkit: Toolkit) -> dict[str, Talk]:
-    """Each of `IN_PLACE`, ingested as one clip (its last seconds may be another, which is left out)."""
-    root = tmp_path_factory.mktemp("in_place")
+    """All talking people of whom `sync` can say something, each ingested as one clip: the longest, where there are two.
+
+    Not the interview: two people, whose voices take turns.
+    """
+    root = tmp_path_factory.mktemp("talks")
     (root / "config.toml").write_text("[pack.cut]\nmax_seconds = 60\n")
-    how = ("--with", "landmarks,sync", "--no-video", "--layout", "plain", "--config", root / "config.toml")
-    clips = [media / "talking" / f"{name}.mp4" for name in IN_PLACE]
-    toolkit("ingest", *clips, "--out", root / "dataset", *how, "--models", models, "--offline", "--workers", "0")
+    how = ("--with", "landmarks,voice,sync", "--no-video", "--layout", "plain", "--config", root / "config.toml")
+    toolkit("ingest", media / "talking", "--out", root / "dataset", *how, "--models", models, "--offline")
     dataset = open_dataset(str(root / "dataset"))
     talks = {}
-    for clip in dataset.clips.to_pylist():
-        if clip["duration"] > 15:
+    for clip in sorted(dataset.clips.to_pylist(), key=lambda c: c["duration"]):
+        if clip["sync_confidence"] is not None and clip["speech_share"] > 0.2 and "VisualVoice" not in clip["source"]:
             whole = dataset.span(clip["key"], 0, dataset.duration_ns(clip["key"]), ["lm"], sound=True)
             mouth = mouth_rows(whole["lm"], whole["pts"], len(log_mel(whole["sound"])) // 2)
             assert mouth is not None
@@ -218,15 +222,17 @@ def test_sound_in_place_is_found_there_and_moved_sound_where_it_went(talks: dict
 
 
 def test_confidence_tells_a_clips_own_sound_from_others(talks: dict[str, Talk]) -> None:
-    """14 pieces of 8 s under their own and under every other's sound. The model has seen three of the four people; for
-    people that it has not seen see ``python -m benchmarks sync``."""
+    """All talking people in pieces of 8 s, or shorter clips whole, under their own and under every other's sound.
+
+    The model has seen some of these people; for people that it has not seen see ``python -m benchmarks sync``.
+    """
     pieces = [piece for talk in talks.values() for piece in talk.pieces(8)]
-    assert len(pieces) == 14
+    assert len(talks) >= 20 and len(pieces) >= 30
     sure = np.array([[load_model().confidence(found(m, s)) for _, s in pieces] for m, _ in pieces])
     own, foreign = np.diag(sure), sure[~np.eye(len(pieces), dtype=bool)]
     assert (own[:, None] > foreign).mean() >= 0.9
-    assert (own > 0).mean() > 0.9
-    assert (foreign > 0).mean() < 0.3
+    assert (own > 0).mean() > 0.8
+    assert (foreign > 0).mean() < 0.2
 
 
 def test_sound_is_moved_when_asked_and_only_then(
