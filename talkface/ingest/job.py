@@ -27,7 +27,7 @@ from talkface.ingest.pipeline import (
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
-from talkface.licences import strictest
+from talkface.licences import UNKNOWN, strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
@@ -234,7 +234,7 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
         for a in annotators
     }
     used = [w for a in annotators for w in chosen_weights(a, models)] + detector_weights(models)
-    terms = [config.build.licence, *(s.licence for s in scanned.sources), *(w.licence for w in used)]
+    terms = [*(licence_of(s, config.build.licence) for s in scanned.sources), *(w.licence for w in used)]
     return {
         "talkface": talkface.__version__,
         "annotators": records,
@@ -247,9 +247,14 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
     }
 
 
+def licence_of(source: Source, default: str) -> str:
+    """A source's own licence, or what those have that state none."""
+    return default if source.licence == UNKNOWN else source.licence
+
+
 def source_row(source: Source, licence: str) -> dict[str, Any]:
     """A source as a row of sources.parquet."""
     row = dataclasses.asdict(source)
     labels, probe = row.pop("labels"), row.pop("probe") or {}
-    row["licence"] = licence if source.licence == "unknown" else source.licence
+    row["licence"] = licence_of(source, licence)
     return row | labels | probe

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from talkface.annotate.emotion import Annotator as Emotion
 from talkface.cli import app
-from talkface.config import Ingest, Pack, Video
+from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, RunError, TalkfaceError
 from talkface.ingest.job import IngestResult, ingest, units_of
@@ -89,6 +89,19 @@ def test_a_clip_that_an_annotator_cannot_do_is_a_reject_and_another_run_tries_ag
     assert again.failures == () and again.progress.units_kept == 1
     indexes = [read_pack_index(Folder(f"{out.url}/{PACKS}"), unit.name) for unit in again.units]
     assert [(len(i["clips"]), i["rejects"]) for i in indexes if i] == [(1, []), (1, [])]
+
+
+def test_the_strictest_licence_is_of_what_went_in(two: Path, tmp_path: Path) -> None:
+    def told(*licences: str, default: str = "unknown") -> str:
+        scanned = scan([str(two)])
+        sources = tuple(replace(s, licence=licence) for s, licence in zip(scanned.sources, licences, strict=True))
+        config = QUICK.model_copy(update={"build": Build(licence=default)})
+        result = ingest(replace(scanned, sources=sources), Folder(tmp_path / "out"), config, MODELS, workers=0)
+        return str(result.info["strictest_licence"])
+
+    assert told("CC0-1.0", "CC-BY-4.0") == "CC-BY-4.0", "a default that no source has is none of its terms"
+    assert told("unknown", "CC-BY-4.0") == "unknown"
+    assert told("unknown", "CC0-1.0", default="CC-BY-NC-4.0") == "CC-BY-NC-4.0"
 
 
 def test_sources_of_equal_content_share_a_pack(two: Path, tmp_path: Path) -> None:
