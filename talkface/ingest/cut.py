@@ -19,6 +19,9 @@ from talkface.media import Frame
 HOLE_NS: Final = NS
 """The last frame before a longer hole in time is taken to stay for as long as the clip's other frames."""
 
+USUAL_NS: Final = NS // 10
+"""Frames follow each other at most this far apart, where there is no hole."""
+
 QUIET_STEP_NS: Final = 10_000_000
 """How finely the quietest moment is looked for."""
 
@@ -78,11 +81,11 @@ class Cutter:
     """Cuts the tracks of a stream of frames into clips.
 
     A clip starts and ends with a mesh, and ends where its shot or track ends, where the face was lost for longer than
-    ``faces.max_gap_seconds``, where its crop would no longer fit into its region, or at ``planned_end``. Then the
-    track's next clip starts. If that comes to less than ``cut.min_seconds``, the clip before goes on to its end, so
-    that nothing is lost; it is then up to that much longer than ``cut.max_seconds``. ``pauses`` are silences
-    (start_ns, end_ns) on the source's clock, in order. What is too short goes to ``rejects``, and so does a stream
-    without any face.
+    ``faces.max_gap_seconds``, where its crop would no longer fit into its region, or at the frame nearest to
+    ``planned_end``. Then the track's next clip starts. If that comes to less than ``cut.min_seconds``, the clip before
+    goes on to its end, so that nothing is lost; it is then up to that much longer than ``cut.max_seconds``.
+    ``pauses`` are silences (start_ns, end_ns) on the source's clock, in order. What is too short goes to ``rejects``,
+    and so does a stream without any face.
     """
 
     def __init__(self, pack: Pack, pauses: Sequence[Span], *, source: str, loudness: Loudness = silent) -> None:
@@ -93,6 +96,7 @@ class Cutter:
         self._shot = -1
         self._shot_ns = 0
         self._seen: Span | None = None
+        self._step_ns = 0
         self._found = False
         self.rejects: list[Reject] = []
 
@@ -103,7 +107,8 @@ class Cutter:
             short = frame.pts_ns - self._shot_ns < self._pack.shots.min_seconds * NS
             closed += self._close_all(frame.pts_ns, short_shot=short)
             self._shot, self._shot_ns = self._shot + 1, frame.pts_ns
-        self._seen = (self._seen[0] if self._seen else frame.pts_ns, frame.pts_ns)
+        first_ns, before_ns = self._seen or (frame.pts_ns, frame.pts_ns)
+        self._seen, self._step_ns = (first_ns, frame.pts_ns), min(frame.pts_ns - before_ns, USUAL_NS)
         by_track = {face.track: (face, row) for face, row in zip(faces, rows, strict=True)}
         for track, clip in list(self._open.items()):
             face, _ = by_track.get(track, (None, {}))
@@ -162,12 +167,17 @@ class Cutter:
             return True
         return face is not None and not clip.holds(face.box[:4])
 
+    def _is_due(self, clip: "_OpenClip", pts_ns: int) -> bool:
+        """Whether this is the frame nearest to the planned end; no earlier one may make the clip too short."""
+        near = pts_ns + self._step_ns // 2 >= clip.planned_end_ns
+        return near and pts_ns - clip.start_ns >= self._pack.cut.min_seconds * NS
+
     def _take(self, frame: Frame, track: int, face: Face | None, row: Rows) -> None:
         if face is not None and face.mesh is not None:
             self._found = True
             if track not in self._open:
                 self._open[track] = self._opened(frame, face)
-            elif track not in self._next and frame.pts_ns >= self._open[track].planned_end_ns:
+            elif track not in self._next and self._is_due(self._open[track], frame.pts_ns):
                 self._next[track] = self._opened(frame, face)
         for clip in (self._open.get(track), self._next.get(track)):
             if clip is not None:

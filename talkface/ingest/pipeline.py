@@ -89,7 +89,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitReport:
-    """What a unit cost: CPU seconds by stage, and frames decoded. ``failed`` says which clips no annotator could do."""
+    """What a unit cost: CPU seconds by stage, and frames decoded. ``failed`` tells of clips annotators could not do."""
 
     cpu: dict[str, float]
     frames: int

@@ -173,7 +173,7 @@ def test_long_tracks_are_cut_in_pauses() -> None:
     pauses = [(200, 300), (1100, 1500), (1700, 1900), (2900, 3700), (3900, 3950)]
     cutter = Cutter(pack(pause_seconds=0.2), [(a * 10**6, b * 10**6) for a, b in pauses], source="a.mp4")
     clips = cut(cutter, steady(5, face(1)))
-    assert spans(clips) == [(0, 1.8), (1.8, 3.32), (3.32, 5)], "the next frame after a pause's middle starts a clip"
+    assert spans(clips) == [(0, 1.8), (1.8, 3.28), (3.28, 5)], "the frame nearest to a pause's middle starts a clip"
     assert cutter.planned_end(0) == 1_800_000_000
     assert cutter.planned_end(4 * NS) == 6 * NS
 
@@ -195,6 +195,8 @@ def test_no_pause_makes_a_clip_too_short() -> None:
     def loud(times_ns: np.ndarray) -> np.ndarray:
         return np.where(times_ns % NS == NS * 7 // 10, 1.0, 1e6)
 
+    at_once = Cutter(pack(min_seconds=1.81), [], source="a.mp4", loudness=lambda t: (t != 1_810_000_000) + 1e-3)
+    assert spans(cut(at_once, steady(4, face(1)))) == [(0, 1.84), (1.84, 4)], "not at 1.8 s, which is nearer"
     for pauses in ([], [(NS * n + NS // 2, NS * n + NS * 9 // 10) for n in range(9)]):
         cutter = Cutter(pack(min_seconds=1.8), pauses, source="a.mp4", loudness=loud)
         assert spans(cut(cutter, steady(8, face(1)))) == [(0, 2), (2, 4), (4, 6), (6, 8)]
