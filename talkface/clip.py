@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 
 from talkface.vocab import EMOTIONS, INTENSITIES, SAMPLE_RATE, VALID_BITS
 
@@ -217,6 +218,12 @@ class FrameTable:
             bit = VALID_BITS.get(name, 0)
             bits |= np.where(finite_rows(column), bit, 0).astype(np.uint8)
         return bits
+
+
+def runs(values: Int[np.ndarray, " n"] | Bool[np.ndarray, " n"]) -> list[tuple[int, int, int]]:
+    """Start, end and value of each stretch of one value."""
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    return [(start, end, int(values[start])) for start, end in pairwise(edges) if start < end]
 
 
 def finite_rows(column: np.ndarray) -> Bool[np.ndarray, " frames"]:

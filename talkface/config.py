@@ -58,7 +58,7 @@ class Cut(Strict):
     crop_scale: float = Field(1.8, gt=1, description="side of the crop in sides of the face box")
     speaking: bool = Field(False, description="clips are only where their face speaks, as `speaker` finds it")
     silence_seconds: float = Field(
-        0.5, ge=0, description="with `speaking`: a face may be silent for this long while nobody else speaks"
+        0.5, ge=0, le=60, description="with `speaking`: a face may be silent for this long while nobody else speaks"
     )
 
     @model_validator(mode="after")

@@ -11,25 +11,25 @@ Use = Literal["any", "commercial"]
 
 UNKNOWN: Final = "unknown"
 
-_USE: Final = "(?:use[sd]?|purposes?|only)"
-_FORBIDDEN: Final = (
-    "(?:not|never|cannot|dont) (?:(?:be|to|for|in|any|or|and|use[sd]?|allowed|permitted|licensed|intended|research) )*"
+_NAMES: Final = re.compile(
+    r"\b(?:academic free|educational community|research public) licen[cs]e\b|\b(?:no|not|without) (?:\w+ )?restrict\w*"
 )
-NON_COMMERCIAL: Final = re.compile(
-    r"\b(?:nc\d*|(?:cc ?)?by ?nc\w*|without commercial"
-    r"|(?<!commercial and )(?<!commercial or )(?:non|no) ?commercial(?:ly)?(?! (?:and|or) commercial)"
-    rf"|{_FORBIDDEN}commercial(?:ly)?"
-    r"|commercial(?: \w+)?(?: (?:is|are))? (?:not (?:allowed|permitted)|prohibited|forbidden|excluded)"
-    rf"|non ?profit {_USE})\b"
+"""Free licences whose names sound like a limit, and words that say that there is none."""
+_BOTH: Final = re.compile(
+    r"\b(?:research|non ?commercial) (?:and|or) commercial\b|\bcommercial (?:and|or) (?:research|non ?commercial)\b"
 )
-"""Words that forbid commercial use outright, in a text as `_plain` has it. What is also for commerce is not meant."""
+_NO: Final = re.compile(
+    r"\b(?:no|non|not|never|without|cannot|dont|(?:prohibit|forbid|exclud|disallow|restrict|except)\w*)\b"
+)
+NON_COMMERCIAL: Final = re.compile(r"\b(?:nc\d*|(?:cc ?)?by ?nc\w*|noncommercial\w*|(?:non|not for) ?profit)\b")
 LIMITED: Final = re.compile(
-    r"\b(?:(?:research(?:ers?)?|academics?|academia)(?! (?:and|or) commercial)(?! (?:free|public) licen[cs]e)"
-    rf"|(?:personal|private|scientific|education|educational|teaching) {_USE}|for (?:personal|private)"
-    r"|for evaluation|evaluation (?:\w+ )?only|evaluation licen[cs]e)\b"
+    r"\b(?:research(?:ers?)?|academics?|academia|evaluation|proprietary|all rights reserved|for (?:personal|private)"
+    r"|(?:personal|private|internal|scientific|education(?:al)?|teaching|students?) (?:use[sd]?|purposes?|only))\b"
 )
-"""Words that allow a purpose which commerce is not. The names of AFL and OCLC's licence, which are free, have some."""
-UNSTATED: Final = re.compile(r"^$|\b(?:unknown|none|unstated|unspecified|undisclosed|not (?:stated|specified|known))\b")
+"""Words that allow a purpose which commerce is not."""
+UNSTATED: Final = re.compile(
+    r"^$|\b(?:unknown|none|unstated|unspecified|undisclosed|not (?:stated|specified|known)|n a|no licen[cs]e|tbd)\b"
+)
 
 
 def strictest(licences: Sequence[str]) -> str:
@@ -44,10 +44,10 @@ def _strictness(licence: str) -> tuple[bool, ...]:
     ``forbids_commerce`` of the strictest is then that of all, so that what is forbidden never hides behind what nobody
     knows. It goes before all that is known to allow. What somebody takes an unstated licence for is no term of it.
     """
-    text = _plain(licence)
-    unknown, limited = is_unknown(licence), LIMITED.search(text) is not None
+    text, unknown = _plain(licence), is_unknown(licence)
+    limited = LIMITED.search(text) is not None
     return (
-        NON_COMMERCIAL.search(text) is not None,
+        _is_non_commercial(text),
         limited and not unknown,
         unknown,
         limited,
@@ -67,12 +67,18 @@ def forbids_commerce(licence: str) -> bool:
     Any text may come in: where it can be read either way, it forbids.
     """
     text = _plain(licence)
-    return NON_COMMERCIAL.search(text) is not None or LIMITED.search(text) is not None
+    return _is_non_commercial(text) or LIMITED.search(text) is not None
+
+
+def _is_non_commercial(text: str) -> bool:
+    """Forbidden by its name, or commerce and a no in one text."""
+    return NON_COMMERCIAL.search(text) is not None or ("commercial" in text and _NO.search(text) is not None)
 
 
 def _plain(licence: str) -> str:
-    """Words in small letters with a space between: ``CC_BY-NC`` is ``cc by nc``."""
-    return re.sub(r"[\W_]+", " ", re.sub("['’]", "", licence.lower())).strip()
+    """Words in small letters with a space between, without what limits nothing: ``CC_BY-NC`` is ``cc by nc``."""
+    words = re.sub(r"[\W_]+", " ", re.sub("['’]", "", licence.lower())).strip()
+    return _BOTH.sub("commercial", _NAMES.sub("free", words))
 
 
 def require_use(use: Use, annotators: Mapping[str, tuple[str, Iterable[Mapping[str, Any]]]]) -> None:

@@ -16,11 +16,14 @@ NON_COMMERCIAL = (
     "no commercial use", "not for commercial use", "not to be used for any commercial purpose",
     "may not be used commercially", "Commercial use is prohibited", "commercial use not allowed",
     "don't use commercially", "for research and commercial use prohibited", "non-profit use only",
+    "Commercial use is strictly prohibited", "commercial use: no", "no use for commercial purposes",
+    "prohibits commercial use", "excluding commercial use", "not-for-profit", "not for profit use",
 )  # fmt: skip
 LIMITED = (
     "research only", "researchers only", "for_research", "academic use", "academia only", "evaluation only",
     "for evaluation purposes only", "evaluation licence", "personal use only", "Personal_Use", "private use",
-    "educational use only", "BSD-3-Clause; trained on 300-W data, for research",
+    "educational use only", "internal use only", "student use only", "All rights reserved", "proprietary",
+    "BSD-3-Clause; trained on 300-W data, for research",
 )  # fmt: skip
 FREE = (
     "MIT", "Apache-2.0", "BSD-3-Clause", "BSD_2_Clause", "CC-BY-4.0", "CC_BY_SA_4.0", "CC0", "CC0-1.0", "ISC",
@@ -28,9 +31,10 @@ FREE = (
     "ECL-2.0", "Educational Community License v2.0", "OCLC Research Public License 2.0", "public domain", "Unlicense",
     "free for commercial use", "commercial use allowed", "commercial use is not restricted", "Pexels",
     "free for commercial and non-commercial use", "non-commercial or commercial",
-    "free for research and commercial use", "no restrictions on commercial use",
+    "free for research and commercial use", "commercial and research use", "no restrictions on commercial use",
+    "no commercial restrictions",
 )  # fmt: skip
-UNSTATED = (UNKNOWN, "", "Unknown", "none stated", "not specified", "licence_unknown")
+UNSTATED = (UNKNOWN, "", "Unknown", "none stated", "not specified", "licence_unknown", "N/A", "no licence", "tbd")
 SYNCNET = REGISTRY["syncnet"].licence
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from talkface.annotate._pauses import quiet
-from talkface.clip import NS
+from talkface.clip import NS, runs
 
 FLICKER_SECONDS: Final = 0.3
 """A face that has the highest odds for less than this, amid another's speech, does not interrupt it: about a word."""
@@ -16,8 +16,8 @@ FLICKER_SECONDS: Final = 0.3
 REACH_NS: Final = NS // 4
 """How far a change of speaker is from the pause that it is moved to, at most: half a word."""
 
-Places = Sequence[tuple[int, int]]
-"""First moment of each clip, and the one after its last."""
+Seen = Sequence[tuple[int, Bool[np.ndarray, " _moments"]]]
+"""Of each clip its first moment, and from there to its end in which moments its face is seen."""
 
 
 def owners(talk: Float[np.ndarray, "clips times"]) -> Int[np.ndarray, " times"]:
@@ -26,15 +26,9 @@ def owners(talk: Float[np.ndarray, "clips times"]) -> Int[np.ndarray, " times"]:
     return np.where(odds.max(axis=0) > 0, odds.argmax(axis=0), -1)
 
 
-def runs(values: Int[np.ndarray, " times"] | Bool[np.ndarray, " times"]) -> list[tuple[int, int, int]]:
-    """Start, end and value of each stretch of one value."""
-    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    return [(start, end, int(values[start])) for start, end in pairwise(edges) if start < end]
-
-
 def turns_of(
     owner: Int[np.ndarray, " times"],
-    places: Places,
+    seen: Seen,
     times_ns: Int64[np.ndarray, " edges"],
     loud: Float[np.ndarray, " edges"],
     *,
@@ -46,56 +40,88 @@ def turns_of(
     ``times_ns`` holds the time of each moment, and the end of the last; ``loud`` how loud it is then. Who has a moment
     does not depend on what is further from it than `context_ns`.
     """
-    return _in_pauses(_joined(owner, times_ns, flicker_seconds, silence_seconds), places, times_ns, loud)
+    steady = _bridged(_steadied(owner, seen, times_ns, round(flicker_seconds * NS)), times_ns, silence_seconds)
+    return _in_pauses(steady, seen, times_ns, loud)
 
 
 def context_ns(*, flicker_seconds: float, silence_seconds: float) -> int:
     """From how far around it is decided who has a moment: a change may come from `REACH_NS` away, by how long its two
-    stretches are, up to four times that, and these by what is between them and their next, twice; a frame has room."""
-    return 6 * REACH_NS + 2 * round((flicker_seconds + max(flicker_seconds, silence_seconds)) * NS)
+    stretches are, up to four times that, and these by a silence and the flicker at its ends; the rest is for frames."""
+    return 6 * REACH_NS + round((2 * flicker_seconds + silence_seconds) * NS) + NS
 
 
-def _joined(
-    owner: Int[np.ndarray, " times"], times_ns: Int64[np.ndarray, " edges"], flicker: float, silence: float
+def _steadied(
+    owner: Int[np.ndarray, " times"], seen: Seen, times_ns: Int64[np.ndarray, " edges"], flicker_ns: int
 ) -> Int[np.ndarray, " times"]:
-    """What is between two stretches of one speaker is theirs: others' flicker first, then short silences."""
-    steady = owner.copy()
-    firm = [r for r in runs(owner) if r[2] >= 0 and _seconds(r, times_ns) >= flicker]
-    for (_, start, before), (end, _, after) in pairwise(firm):
-        if before == after and _seconds((start, end), times_ns) <= max(flicker, silence):
-            steady[start:end] = before
-    found = runs(steady)
-    for (_, _, before), gap, (_, _, after) in zip(found, found[1:], found[2:], strict=False):
-        if gap[2] < 0 and before == after and _seconds(gap, times_ns) <= silence:
-            steady[gap[0] : gap[1]] = before
+    """Each moment in which somebody speaks is theirs who speak most around it, from ``flicker_ns`` before it to as
+    long after it, of those who are seen in it: between another's speech what is shorter is gone."""
+    most, steady = np.zeros(len(owner), np.int64), owner.copy()
+    middles = (times_ns[:-1] + times_ns[1:]) // 2
+    for who, (first, is_seen) in enumerate(seen):
+        here = slice(first, first + len(is_seen))
+        speaks, edges = owner[here] == who, times_ns[first : here.stop + 1]
+        before, after = (_spoken_ns(speaks, edges, middles[here] + by) for by in (-flicker_ns, flicker_ns))
+        around = after - before + speaks  # of two who speak as much it stays with whose it is
+        wins = is_seen & (owner[here] >= 0) & (around > most[here])
+        most[here], steady[here] = np.where(wins, around, most[here]), np.where(wins, who, steady[here])
     return steady
 
 
-def _seconds(stretch: tuple[int, ...], times_ns: Int64[np.ndarray, " edges"]) -> float:
-    return float(times_ns[stretch[1]] - times_ns[stretch[0]]) / NS
+def _spoken_ns(
+    speaks: Bool[np.ndarray, " times"], edges_ns: Int64[np.ndarray, " edges"], until_ns: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """How long somebody has spoken until then. In whole numbers, which do not depend on where counting began."""
+    until_ns = np.clip(until_ns, edges_ns[0], edges_ns[-1])
+    spoken = np.concatenate([[0], np.cumsum(speaks * np.diff(edges_ns))])
+    moment = np.minimum(np.searchsorted(edges_ns, until_ns, side="right") - 1, len(speaks) - 1)
+    return np.asarray(spoken[moment] + (until_ns - edges_ns[moment]) * speaks[moment])
+
+
+def _bridged(
+    owner: Int[np.ndarray, " times"], times_ns: Int64[np.ndarray, " edges"], silence_seconds: float
+) -> Int[np.ndarray, " times"]:
+    """Short silences between two stretches of one speaker are theirs."""
+    bridged, found = owner.copy(), runs(owner)
+    for (_, _, before), (start, end, who), (_, _, after) in zip(found, found[1:], found[2:], strict=False):
+        if who < 0 and before == after and times_ns[end] - times_ns[start] <= silence_seconds * NS:
+            bridged[start:end] = before
+    return bridged
 
 
 def _in_pauses(
     owner: Int[np.ndarray, " times"],
-    places: Places,
+    seen: Seen,
     times_ns: Int64[np.ndarray, " edges"],
     loud: Float[np.ndarray, " edges"],
 ) -> Int[np.ndarray, " times"]:
     """Owners with each change moved to a pause near it, so that no word is torn: log-odds pass zero in mid-word.
 
     That is the nearest of the quietest moments within `REACH_NS`; of a stretch half stays at least, and nobody gets a
-    moment in which they are not seen. Who speaks from a clip's first moment, or to its last, keeps it.
+    moment in which they are not seen. Who speaks from the first moment they are seen in, or to the last, keeps it.
     """
     moved = owner.copy()
     for (start, at, before), (_, end, after) in pairwise(runs(owner)):
-        if (before < 0 and at == places[after][0]) or (after < 0 and at == places[before][1]):
+        low = _seen_since(*seen[after], at) if after >= 0 else 0
+        high = _seen_until(*seen[before], at) if before >= 0 else len(owner)
+        if (before < 0 and low == at) or (after < 0 and high == at):
             continue
         earliest = times_ns[at] - min(REACH_NS, (times_ns[at] - times_ns[start]) // 4)
         latest = times_ns[at] + min(REACH_NS, (times_ns[end] - times_ns[at]) // 4)
-        low, high = np.searchsorted(times_ns, (earliest, latest + 1))
-        low = max(low, places[after][0] if after >= 0 else 0)
-        high = min(high, places[before][1] + 1 if before >= 0 else len(times_ns))
-        pauses = low + np.flatnonzero(quiet(loud[low:high]))
+        near = np.arange(max(low, np.searchsorted(times_ns, earliest)), high + 1)
+        near = near[times_ns[near] <= latest]
+        pauses = near[quiet(loud[near])]
         to = int(pauses[np.abs(times_ns[pauses] - times_ns[at]).argmin()])
         moved[at:to], moved[to:at] = before, after
     return moved
+
+
+def _seen_since(first: int, is_seen: Bool[np.ndarray, " moments"], at: int) -> int:
+    """The moment from which a face is seen without a break up to ``at``."""
+    gaps = np.flatnonzero(~is_seen[: at - first])
+    return first + (int(gaps[-1]) + 1 if len(gaps) else 0)
+
+
+def _seen_until(first: int, is_seen: Bool[np.ndarray, " moments"], at: int) -> int:
+    """The moment up to which a face is seen without a break from ``at`` on."""
+    gaps = np.flatnonzero(~is_seen[at - first :])
+    return at + int(gaps[0]) if len(gaps) else first + len(is_seen)

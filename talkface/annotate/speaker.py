@@ -9,9 +9,8 @@ from talkface.annotate._faces import SIDE as SQUARE
 from talkface.annotate._faces import follow, times_of
 from talkface.annotate._light_asd import ROWS, SIDE, load_light_asd, log_odds
 from talkface.annotate._mfcc import mfcc
-from talkface.annotate._turns import runs
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
-from talkface.clip import NS, ColumnSpec, ScoreSpec
+from talkface.clip import NS, ColumnSpec, ScoreSpec, runs
 from talkface.weights import Models
 
 SMOOTH = 5

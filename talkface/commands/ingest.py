@@ -95,11 +95,10 @@ def run(
     with folder.lock():
         refuse_foreign(folder)
         folder.sweep()
-        require_sources(licence, {"build.licence": settings.build.licence})
         require_fit(make_annotators(settings.pack), store, licence, settings.pack.how_to_leave_out)
         scanned = scan(inputs, settings.layout, duplicates=settings.duplicates, but=out)
         scanned = with_recordings(scanned, settings.pack)
-        require_sources(licence, {s.name: s.licence for s in scanned.sources})
+        require_sources(licence, {s.name: job.licence_of(s, settings.build.licence) for s in scanned.sources})
         console.print(
             f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once"
         )

@@ -18,9 +18,8 @@ from jaxtyping import Float, UInt8
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from talkface.annotate._turns import runs
 from talkface.annotate.head import euler_degrees
-from talkface.clip import NS
+from talkface.clip import NS, runs
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import read_selection
 from talkface.datasets.stats import rejects_by_reason, split_counts

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int64
 
 from talkface.annotate._pauses import AROUND_NS, loudness
-from talkface.annotate._turns import FLICKER_SECONDS, runs, turns_of
-from talkface.clip import NS
+from talkface.annotate._turns import FLICKER_SECONDS, Seen, turns_of
+from talkface.clip import NS, runs
 from talkface.datasets.reader import Dataset
 
 STEP_NS: Final = NS // 25
@@ -31,8 +31,8 @@ def turns(
     """The turns of all tracks of a source by time; none overlap. Needs the column ``talk`` (``--with speaker``).
 
     A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. What is shorter
-    than ``min_seconds``, about a word, is the other's if it is in the middle of another's turn, else nobody's; a
-    silence of up to ``silence_seconds`` in the middle of a turn belongs to it. Where one turn ends and another begins,
+    than ``min_seconds``, about a word, is theirs who speak before and after it, else nobody's; a silence of up to
+    ``silence_seconds`` in the middle of a turn belongs to it. Where one turn ends and another begins,
     a pause within a quarter of a second is looked for, so that each word has one owner.
     """
     mine = dataset.clips.filter(pc.field("source") == source)
@@ -42,8 +42,8 @@ def turns(
     start_ns = min(clip["start_ns"] for clip in clips)
     times = np.arange(start_ns, max(clip["end_ns"] for clip in clips) + STEP_NS, STEP_NS)
     places = [_place(times, clip) for clip in clips]
-    owner, loud = _heard(dataset, clips, places, times)
-    owner = turns_of(owner, places, times, loud, flicker_seconds=min_seconds, silence_seconds=silence_seconds)
+    owner, loud, seen = _heard(dataset, clips, places, times)
+    owner = turns_of(owner, seen, times, loud, flicker_seconds=min_seconds, silence_seconds=silence_seconds)
     found = [_turn(clips[who], times[start], times[end]) for start, end, who in runs(owner) if who >= 0]
     return [turn for turn in found if turn.end_ns - turn.start_ns >= min_seconds * NS]
 
@@ -63,8 +63,12 @@ def _heard(
     clips: Sequence[Mapping[str, Any]],
     places: Sequence[tuple[int, int]],
     times: Int64[np.ndarray, " edges"],
-) -> tuple[Int64[np.ndarray, " times"], Float[np.ndarray, " edges"]]:
-    """Which clip speaks in each moment of the source, -1 for nobody, and how loud it is then; in memory is one clip."""
+) -> tuple[Int64[np.ndarray, " times"], Float[np.ndarray, " edges"], Seen]:
+    """Which clip speaks in each moment of the source, -1 for nobody, how loud it is then, and when each is seen.
+
+    One clip at a time is in memory.
+    """
+    seen = []
     best, owner, loud = np.zeros(len(times) - 1, np.float32), np.full(len(times) - 1, -1), np.full(len(times), np.nan)
     for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
         length_ns, here = clip["end_ns"] - clip["start_ns"], slice(first, after + 1)
@@ -72,8 +76,9 @@ def _heard(
         talk = dataset.column(clip["key"], "talk", at[:-1])
         owner[first:after] = np.where(talk > best[first:after], who, owner[first:after])
         best[first:after] = np.fmax(talk, best[first:after])
+        seen.append((first, np.isfinite(talk)))
         if (talk > 0).any():
             sound = dataset.span(clip["key"], 0, length_ns, ["pts"], sound=True)["sound"]
             hears = np.isnan(loud[here]) | ((at >= AROUND_NS // 2) & (at <= length_ns - AROUND_NS // 2))
             loud[here] = np.where(hears, loudness(sound, 0, at), loud[here])
-    return owner, np.nan_to_num(loud, nan=np.inf)
+    return owner, np.nan_to_num(loud, nan=np.inf), seen

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from talkface.annotate._pauses import quiet
-from talkface.annotate._turns import runs
 from talkface.annotate.base import Rows
-from talkface.clip import NS, Reject
+from talkface.clip import NS, Reject, runs
 from talkface.config import Pack
 from talkface.ingest.crop import Box, Crops, Region, Spools
 from talkface.ingest.faces import Face

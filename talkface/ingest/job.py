@@ -27,7 +27,7 @@ from talkface.ingest.pipeline import (
     settings_fingerprint,
 )
 from talkface.ingest.scan import ScanResult
-from talkface.licences import UNKNOWN, strictest
+from talkface.licences import is_unknown, strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
@@ -99,8 +99,9 @@ def ingest(
     """Bring every scanned source's work units to finished packs below ``out``; those already there are kept.
 
     A source that cannot be decoded ends as a reject; so does a unit whose worker dies again and again. ``failures`` are
-    what another run may bring: there is no pack of it. Raises RunError when the run itself cannot go on (no disk, no
-    scheduler), ConfigError for an ``out`` that workers cannot reach.
+    what another run may bring: there is no pack of it, or one that lacks clips on which an annotator failed. Raises
+    RunError when the run itself cannot go on (no disk, no scheduler), ConfigError for an ``out`` that workers cannot
+    reach.
     """
     if out.in_memory and (workers or scheduler):
         raise ConfigError(f"{out.url}: other processes cannot write there. Say --workers 0, or choose another --out.")
@@ -129,8 +130,11 @@ def ingest(
             done.add(outcome.unit.name)
             failures += outcome.value.failed if outcome.value else ()
         else:
-            rejects.append(reject)
             failures.append(f"{reject.source}: {reject.message}")
+            if read_pack_index(packs, outcome.unit.name) is None:
+                rejects.append(reject)
+            else:  # an earlier run's, made anew for the clips that it lacks
+                done.add(outcome.unit.name)
         left[outcome.unit.source.name] -= 1
         progress.files_done += left[outcome.unit.source.name] == 0
         observe(progress)
@@ -249,7 +253,7 @@ def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator
 
 def licence_of(source: Source, default: str) -> str:
     """A source's own licence, or what those have that state none."""
-    return default if source.licence == UNKNOWN else source.licence
+    return default if is_unknown(source.licence) else source.licence
 
 
 def source_row(source: Source, licence: str) -> dict[str, Any]:

@@ -42,13 +42,13 @@ from talkface.ingest.cut import CutClip, Cutter
 from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
 from talkface.ingest.inputs import READ_AGAIN_SECONDS, content_of
 from talkface.ingest.shots import ShotCutter
-from talkface.ingest.speaking import SPEAKER, SpeakingCutter, log_odds
+from talkface.ingest.speaking import SPEAKER, SpeakingCutter, uncoded
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 6
+PACK_VERSION: Final = 7
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
@@ -334,9 +334,15 @@ class _UnitWork:
         return SpeakingCutter(cutter, self.pack.cut, partial(self._talk, sound), loud, source=name)
 
     def _talk(self, sound: Sound, cut: CutClip) -> np.ndarray:
+        """When a clip's face speaks; never, where that cannot be told."""
         speaker = next(a for a in self.tools.annotators if a.name == SPEAKER)
         with self.clock("annotate"):
-            return log_odds(speaker, self._clip(cut), cut, sound.between(cut.start_ns, cut.end_ns))
+            try:
+                view = uncoded(self._clip(cut), cut, sound.between(cut.start_ns, cut.end_ns))
+                return _result(speaker, view, len(cut.pts_ns)).columns["talk"]
+            except _ClipError as error:
+                self._fail(cut, error)
+                return np.full(len(cut.pts_ns), np.nan, np.float32)
 
     def _clip(self, cut: CutClip) -> Clip:
         return Clip(
@@ -403,7 +409,7 @@ class _UnitWork:
             if not hasattr(annotator, "clip"):
                 continue
             view = ClipView(clip, FrameTable(timeline, framed), sound.samples, sound.present, video)
-            result = _result(annotator, view)
+            result = _result(annotator, view, len(timeline))
             for spec in annotator.columns:
                 if spec.name in result.columns:
                     (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]
@@ -462,10 +468,13 @@ class _ClipError(Exception):
         self.reason = reason
 
 
-def _result(annotator: Any, view: ClipView) -> Result:
-    """Whatever an annotator may raise costs its clip alone; a full disk or memory is not its fault."""
+def _result(annotator: Any, view: ClipView, frames: int) -> Result:
+    """Whatever is wrong with an annotator's result costs its clip alone; a full disk or memory is not its fault."""
     try:
         result: Result = annotator.clip(view)
+        for spec in annotator.columns:
+            if spec.name in result.columns:
+                spec.check(result.columns[spec.name], frames=frames)
     except (RunError, MemoryError):
         raise
     except Exception as error:

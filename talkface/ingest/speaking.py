@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from talkface.annotate._turns import FLICKER_SECONDS, context_ns, owners, runs, turns_of
+from talkface.annotate._turns import FLICKER_SECONDS, context_ns, owners, turns_of
 from talkface.annotate.base import ClipView, Rows
-from talkface.clip import NS, Clip, FrameTable, Reject, Timeline
+from talkface.clip import NS, Clip, FrameTable, Reject, Timeline, runs
 from talkface.config import Cut
 from talkface.ingest.cut import CutClip, Cutter, Loudness
 from talkface.ingest.faces import Face
@@ -73,7 +73,7 @@ class SpeakingCutter:
     def _let_go(self, closed: Sequence[CutClip], since_ns: int | None) -> list[CutClip]:
         """The parts of the clips whose turns no clip to come can change: those begin at ``since_ns`` or later."""
         self._waiting += closed
-        self._judged += [_Judged(c.track, c.start_ns, c.end_ns, c.pts_ns, self.judge(c)) for c in closed]
+        self._judged += [self._heard(c) for c in closed]
         known_ns = None if since_ns is None else since_ns - self._context_ns
         ready = [c for c in self._waiting if known_ns is None or c.end_ns <= known_ns]
         self._waiting = [c for c in self._waiting if known_ns is not None and c.end_ns > known_ns]
@@ -81,6 +81,11 @@ class SpeakingCutter:
         oldest = min([c.start_ns for c in self._waiting], default=since_ns)
         self._judged = [j for j in self._judged if oldest is not None and j.end_ns > oldest - self._context_ns]
         return parts
+
+    def _heard(self, clip: CutClip) -> _Judged:
+        """Without a mesh there is no face that could speak: parts begin and end with one."""
+        talk = np.where(clip.has_mesh, self.judge(clip), np.nan)
+        return _Judged(clip.track, clip.start_ns, clip.end_ns, clip.pts_ns, talk)
 
     @property
     def _manner(self) -> dict[str, float]:
@@ -97,8 +102,8 @@ class SpeakingCutter:
         for start, end, speaks in runs(self._speaks(clip)):
             part = clip.part(start, end) if speaks else None
             if part is not None and part.end_ns - part.start_ns >= least:
-                self._reject(clip.track, since, int(times[start]), longest_ns)
-                since, longest_ns = int(times[end]), 0
+                self._reject(clip.track, since, part.start_ns, longest_ns)
+                since, longest_ns = part.end_ns, 0
                 yield part
             elif speaks:
                 longest_ns = max(longest_ns, int(times[end] - times[start]))
@@ -113,11 +118,10 @@ class SpeakingCutter:
         heard = [j for j in self._judged if j.start_ns < around[1] and around[0] < j.end_ns]
         own = next(i for i, j in enumerate(heard) if (j.track, j.start_ns) == (clip.track, clip.start_ns))
         times = np.unique(np.concatenate([around, *([*j.pts_ns, j.end_ns] for j in heard)]))
-        places = [
-            (int(first), int(after)) for first, after in (np.searchsorted(times, (j.start_ns, j.end_ns)) for j in heard)
-        ]
-        owner = owners(np.stack([j.talk_at(times[:-1]) for j in heard]))
-        owner = turns_of(owner, places, times, self.loudness(times), **self._manner)
+        talk = np.stack([j.talk_at(times[:-1]) for j in heard])
+        places = [np.searchsorted(times, (j.start_ns, j.end_ns)) for j in heard]
+        seen = [(int(first), np.isfinite(odds[first:after])) for odds, (first, after) in zip(talk, places, strict=True)]
+        owner = turns_of(owners(talk), seen, times, self.loudness(times), **self._manner)
         return np.asarray(owner[np.isin(times[:-1], clip.pts_ns)] == own)
 
     def _reject(self, track: int, start_ns: int, end_ns: int, longest_ns: int) -> None:
@@ -139,13 +143,12 @@ class SpeakingCutter:
         )
 
 
-def log_odds(speaker: Any, clip: Clip, cut: CutClip, sound: Sound) -> Talk:
-    """What the annotator ``speaker`` makes of a clip that is not encoded yet, frame by frame; NaN without a face."""
+def uncoded(clip: Clip, cut: CutClip, sound: Sound) -> ClipView:
+    """What the annotator of who speaks sees of a clip that is not encoded yet."""
     nowhere = np.full(5, np.nan, np.float32)
     boxes = np.stack([row.get("box", nowhere) for row in cut.rows])
     table = FrameTable(Timeline(cut.pts_ns - cut.start_ns), {"box": boxes})
-    view = _Uncoded(clip, table, sound.samples, sound.present, crops=cut)
-    return np.asarray(speaker.clip(view).columns["talk"])
+    return _Uncoded(clip, table, sound.samples, sound.present, crops=cut)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from talkface.annotate._turns import runs
+from talkface.clip import runs
 
 Picture = UInt8[np.ndarray, "_height _width 3"]
 COLOURS = ((235, 94, 52), (38, 132, 196), (60, 158, 92), (170, 84, 176), (214, 158, 34), (90, 90, 90))

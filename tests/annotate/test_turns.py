@@ -8,18 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.annotate._pauses import loudness, quiet
-from talkface.annotate._turns import REACH_NS, context_ns, runs, turns_of
-from talkface.clip import NS
+from talkface.annotate._turns import REACH_NS, context_ns, turns_of
+from talkface.clip import NS, runs
 from talkface.vocab import SAMPLE_RATE
 
 STEP = NS // 25
 
 
-def turns(owner: list[int], loud: list[float], places: list[tuple[int, int]] | None = None) -> list[int]:
+def seen(*places: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+    return [(first, np.ones(after - first, bool)) for first, after in places]
+
+
+def turns(owner: list[int], loud: list[float], *places: tuple[int, int]) -> list[int]:
     everywhere = [(0, len(owner))] * (max(owner) + 1)
     times = np.arange(len(loud)) * STEP
-    settings = {"flicker_seconds": 0.3, "silence_seconds": 0.5}
-    return turns_of(np.array(owner), places or everywhere, times, np.array(loud, float), **settings).tolist()
+    manner = {"flicker_seconds": 0.3, "silence_seconds": 0.5}
+    return turns_of(np.array(owner), seen(*places or everywhere), times, np.array(loud, float), **manner).tolist()
 
 
 def loud_but(quiet: dict[int, float], n: int = 60) -> list[float]:
@@ -42,14 +46,14 @@ def test_speech_begins_and_ends_in_pauses_too() -> None:
 
 def test_to_the_end_of_a_clip_is_to_its_end() -> None:
     owner = [-1] * 10 + [0] * 30 + [-1] * 20
-    assert turns(owner, loud_but({12: 1, 38: 1}), [(10, 40)]) == owner
-    assert turns(owner, loud_but({12: 1, 38: 1}), [(9, 41)]) == [-1] * 12 + [0] * 26 + [-1] * 22
+    assert turns(owner, loud_but({12: 1, 38: 1}), (10, 40)) == owner
+    assert turns(owner, loud_but({12: 1, 38: 1}), (9, 41)) == [-1] * 12 + [0] * 26 + [-1] * 22
 
 
 def test_nobody_gets_a_moment_in_which_they_are_not_seen() -> None:
     owner = [0] * 30 + [1] * 30
-    assert turns(owner, loud_but({27: 10}), [(0, 60), (28, 60)]) == owner
-    assert turns(owner, loud_but({33: 10}), [(0, 32), (0, 60)]) == owner
+    assert turns(owner, loud_but({27: 10}), (0, 60), (28, 60)) == owner
+    assert turns(owner, loud_but({33: 10}), (0, 32), (0, 60)) == owner
 
 
 def test_of_a_short_turn_half_stays() -> None:
@@ -58,15 +62,40 @@ def test_of_a_short_turn_half_stays() -> None:
     assert turns(owner, loud_but({22: 1, 26: 1})) == [0] * 22 + [1] * 4 + [0] * 34
 
 
-def test_between_two_stretches_of_one_speaker_flicker_and_short_silences_are_theirs() -> None:
-    owner = [0] * 10 + [1] * 7 + [0] * 10 + [-1] * 12 + [0] * 10 + [-1] * 13
-    assert turns(owner, [0.0] * 63) == [0] * 49 + [-1] * 13
-    owner = [0] * 10 + [1] * 8 + [0] * 10 + [-1] * 13 + [0] * 10
-    assert turns(owner, [0.0] * 52) == owner, "0.3 s of another is a word, 0.52 s are a pause"
-    for flicker in ([1, 1, 0, 0, 1, 1], [-1, -1, 1, 1, -1, -1, -1], [1, -1, 2, -1, 1]):
-        assert turns([0] * 20 + flicker + [0] * 20, [0.0] * (41 + len(flicker))) == [0] * (40 + len(flicker))
-    owner = [0] * 20 + [1] * 5 + [2] * 20
-    assert turns(owner, [0.0] * 46) == owner, "of two speakers neither has the flicker between them"
+def test_short_silences_are_theirs_who_speak_on_both_sides() -> None:
+    owner = [0] * 10 + [-1] * 12 + [0] * 10 + [-1] * 13 + [0] * 10 + [-1] * 3 + [1] * 10
+    assert turns(owner, [0.0] * 69) == [0] * 32 + [-1] * 13 + [0] * 10 + [-1] * 3 + [1] * 10
+
+
+def test_flicker_is_theirs_who_speak_around_it() -> None:
+    quiet_always = [0.0] * 200
+    for flicker in ([1] * 7, [1, 1, 0, 0, 1, 1], [-1, -1, 1, 1, -1, -1, -1], [1, -1, 2, -1, 1], [1, 0, 0] * 20):
+        assert turns([0] * 20 + flicker + [0] * 20, quiet_always[: 41 + len(flicker)]) == [0] * (40 + len(flicker))
+    owner = [0] * 20 + [1] * 8 + [0] * 20
+    assert turns(owner, quiet_always[:49]) == owner, "0.32 s are a word"
+    owner = [0] * 20 + [1] * 4 + [2] * 20
+    assert turns(owner, quiet_always[:45]) == [0] * 22 + [2] * 22, "between two others it is both's"
+    word = [0] * 20 + [1] * 5 + [-1] + [1] * 5 + [0] * 20
+    assert turns(word, quiet_always[:52]) == [0] * 20 + [1] * 11 + [0] * 20, "a word with a moment's silence in it"
+    alone = [-1] * 20 + [1] * 3 + [-1] * 20
+    assert turns(alone, quiet_always[:44]) == alone
+
+
+def test_no_long_silence_hides_anothers_speech() -> None:
+    other = ([1] * 7 + [-1]) * 9
+    manner = {"flicker_seconds": 0.3, "silence_seconds": 4.0}
+    owner, times = np.array([0] * 20 + other + [0] * 20), np.arange(113) * STEP
+    found = turns_of(owner, seen((0, 112), (0, 112)), times, np.zeros(113), **manner).tolist()
+    assert found == [0] * 20 + [1] * 71 + [-1] + [0] * 20
+
+
+def test_nobody_has_another_s_flicker_while_they_are_not_seen() -> None:
+    owner = [0] * 20 + [1] * 3 + [0] * 20
+    times, manner = np.arange(44) * STEP, {"flicker_seconds": 0.3, "silence_seconds": 0.0}
+    blinks = np.ones(43, bool)
+    blinks[20:23] = False
+    found = turns_of(np.array(owner), [(0, blinks), (0, np.ones(43, bool))], times, np.zeros(44), **manner)
+    assert found.tolist() == owner
 
 
 @given(st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 40)), min_size=1, max_size=30), st.integers(0, 2**32 - 1))
@@ -74,13 +103,17 @@ def test_what_is_far_away_changes_nothing(stretches: list[tuple[int, int]], seed
     rng = np.random.default_rng(seed)
     owner = np.concatenate([np.full(n, who) for who, n in stretches])
     times = np.cumsum(rng.choice([STEP, STEP // 3, 3 * STEP], len(owner) + 1))
-    loud, places = rng.lognormal(0, 3, len(times)), [(0, len(owner))] * 3
+    loud = rng.lognormal(0, 3, len(times))
+    faces = [(0, rng.random(len(owner)) < 0.9) for _ in range(3)]
+    for who, (_, is_seen) in enumerate(faces):
+        is_seen[owner == who] = True
     manner = {"flicker_seconds": 0.3, "silence_seconds": 0.4}
-    whole = turns_of(owner, places, times, loud, **manner)
+    whole = turns_of(owner, faces, times, loud, **manner)
     first, after = np.sort(rng.integers(0, len(owner) + 1, 2))
     low, high = np.searchsorted(times, times[[first, after]] + np.array([-1, 1]) * context_ns(**manner))
     high = min(high, len(owner))
-    part = turns_of(owner[low:high], [(0, high - low)] * 3, times[low : high + 1], loud[low : high + 1], **manner)
+    around = [(0, is_seen[low:high]) for _, is_seen in faces]
+    part = turns_of(owner[low:high], around, times[low : high + 1], loud[low : high + 1], **manner)
     assert part[first - low : after - low].tolist() == whole[first:after].tolist()
 
 
@@ -92,8 +125,8 @@ def test_any_owners(stretches: list[tuple[int, int]], seed: int) -> None:
     """Changes keep their order and number, are moved no further than allowed, and to nothing louder."""
     owner = np.concatenate([np.full(n, who) for who, n in stretches])
     times, loud = np.arange(len(owner) + 1) * STEP, np.random.default_rng(seed).lognormal(0, 3, len(owner) + 1)
-    places = [(0, len(owner))] * 3
-    found = turns_of(owner, places, times, loud, flicker_seconds=0, silence_seconds=0)
+    faces = seen(*[(0, len(owner))] * 3)
+    found = turns_of(owner, faces, times, loud, flicker_seconds=0, silence_seconds=0)
     assert [who for *_, who in runs(found)] == [who for *_, who in runs(owner)]
     for (_, was, _), (_, at, _) in list(zip(runs(owner), runs(found), strict=True))[:-1]:
         assert abs(times[at] - times[was]) <= REACH_NS

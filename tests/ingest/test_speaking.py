@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkface.annotate._turns import owners, runs, turns_of
-from talkface.clip import NS
+from talkface.annotate._turns import owners, turns_of
+from talkface.clip import NS, runs
 from talkface.config import Pack
 from talkface.datasets.reader import Dataset, open_dataset
 from talkface.ingest.cut import CutClip, Cutter, Loudness, silent
@@ -122,7 +122,10 @@ def test_any_stream(stream: list[Moment], seed: int) -> None:
     talk = {t: np.random.default_rng(seed + t).normal(0, 1, 60) for t in range(30)}
 
     def judge(clip: CutClip) -> np.ndarray:
-        return np.asarray(talk[clip.track][clip.pts_ns // (NS // 3) % 60], np.float32)
+        """Changes every third of a second, with flicker; at times nothing is known."""
+        odds = talk[clip.track][clip.pts_ns // (NS // 3) % 60]
+        odds = np.where(clip.pts_ns % 7 == 0, -odds, odds)
+        return np.where(clip.pts_ns % 11 == 0, np.nan, odds).astype(np.float32)
 
     def loud(times_ns: np.ndarray) -> np.ndarray:
         return np.random.default_rng(seed).lognormal(0, 3, 997)[times_ns // (NS // 100) % 997]
@@ -152,11 +155,13 @@ def spoken(clips: list[CutClip], judge: Talk, loud: Loudness, settings_: Pack) -
     times = np.unique(np.concatenate([ends, *([*c.pts_ns, c.end_ns] for c in clips)]).astype(np.int64))
     odds = np.full((len(clips), len(times) - 1), np.nan)
     for who, clip in enumerate(clips):
-        for pts_ns, until_ns, value in zip(clip.pts_ns, [*clip.pts_ns[1:], clip.end_ns], judge(clip), strict=True):
+        talk = np.where(clip.has_mesh, judge(clip), np.nan)
+        for pts_ns, until_ns, value in zip(clip.pts_ns, [*clip.pts_ns[1:], clip.end_ns], talk, strict=True):
             odds[who, (pts_ns <= times[:-1]) & (times[:-1] < until_ns)] = value
     places = [np.searchsorted(times, (c.start_ns, c.end_ns)) for c in clips]
     manner = {"flicker_seconds": settings_.cut.min_seconds, "silence_seconds": settings_.cut.silence_seconds}
-    owner = turns_of(owners(odds), places, times, loud(times), **manner) if clips else np.zeros(0)
+    seen = [(int(a), np.isfinite(odds[who, a:b])) for who, (a, b) in enumerate(places)]
+    owner = turns_of(owners(odds), seen, times, loud(times), **manner) if clips else np.zeros(0)
     found = set()
     for who, clip in enumerate(clips):
         own = owner[np.searchsorted(times, clip.pts_ns)] == who
