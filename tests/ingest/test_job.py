@@ -1,5 +1,6 @@
 """A whole ingest in this process: which packs are made, kept and shared, and what counts as a failure."""
 
+import json
 import shutil
 import socket
 from collections.abc import Iterator
@@ -89,6 +90,23 @@ def test_a_clip_that_an_annotator_cannot_do_is_a_reject_and_another_run_tries_ag
     assert again.failures == () and again.progress.units_kept == 1
     indexes = [read_pack_index(Folder(f"{out.url}/{PACKS}"), unit.name) for unit in again.units]
     assert [(len(i["clips"]), i["rejects"]) for i in indexes if i] == [(1, []), (1, [])]
+
+
+def test_a_retry_that_fails_keeps_the_clips_that_were_there(two: Path, tmp_path: Path) -> None:
+    """A pack of which a clip failed is made again; its source has gone meanwhile."""
+    out, scanned = Folder(tmp_path / "out"), scan([str(two)])
+    first = ingest(scanned, out, QUICK, MODELS, workers=0)
+    name = next(u.name for u in first.units if u.source.name == "0.mp4")
+    index = Folder(f"{out.url}/{PACKS}")
+    index.write(f"{name}.json", json.dumps(json.loads(index.read(f"{name}.json")) | {"failed": 1}).encode())
+    (two / "0.mp4").rename(two / "gone.mp4")
+    second = ingest(scanned, out, QUICK, MODELS, workers=0)
+    assert [u.source.name for u in second.units] == ["0.mp4", "1.mp4"]
+    assert any(f.startswith("0.mp4: ") for f in second.failures) and not second.rejects
+    (two / "gone.mp4").rename(two / "0.mp4")
+    third = ingest(scanned, out, QUICK, MODELS, workers=0)
+    assert third.failures == () and third.progress.units_kept == 1
+    assert json.loads(index.read(f"{name}.json"))["failed"] == 0
 
 
 def test_the_strictest_licence_is_of_what_went_in(two: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from talkface.datasets.reader import Dataset, open_dataset
 from talkface.ingest.cut import CutClip, Cutter, Loudness, silent
 from talkface.ingest.speaking import SpeakingCutter
 from tests.conftest import Toolkit
+from tests.hearing import rms, sound_of
 from tests.ingest.test_cut import Moment, cut, face, pack, spans, steady, streams
 
 Talk = Callable[[CutClip], np.ndarray]
@@ -202,14 +203,6 @@ def test_in_an_interview_they_take_turns_in_pauses(interview: Dataset) -> None:
         assert after["start_ns"] - before["end_ns"] <= NS // 2
         between = np.concatenate([sounds[before["key"]][-320:], sounds[after["key"]][:320]])
         assert rms(between) < np.quantile(usual, 0.2)
-
-
-def sound_of(dataset: Dataset, key: str) -> np.ndarray:
-    return np.asarray(dataset.span(key, 0, dataset.duration_ns(key), ["pts"], sound=True)["sound"], float)
-
-
-def rms(sound: np.ndarray) -> float:
-    return float(np.sqrt((sound**2).mean()))
 
 
 def test_what_was_cut_away_is_told(interview: Dataset, toolkit: Toolkit) -> None:
