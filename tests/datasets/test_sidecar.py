@@ -517,7 +517,7 @@ def test_what_needs_whole_frames_or_pictures_is_refused(inputs: Path, toolkit: T
         add(tmp_path / "blind", "fan")
 
 
-def test_the_licence_gate_stands_before_the_missing_file(base: Path, toolkit: Toolkit) -> None:
+def test_the_licence_gate_stands_before_the_missing_file(base: Path, videos: Path, toolkit: Toolkit) -> None:
     """What may not be used is not asked for; what is missing is named with its licence and the way to it."""
     refused = toolkit("annotate", base, "--with", "flame", "--offline", "--licence", "commercial", code=2)
     assert "flame: its model file deca has the licence DECA licence, non-commercial research" in refused.stderr
@@ -530,10 +530,11 @@ def test_the_licence_gate_stands_before_the_missing_file(base: Path, toolkit: To
     toolkit("annotate", base, "--with", "mel", "--offline", "--workers", "0")
     config = base.with_suffix(".nc.toml")
     config.write_text('[build]\nlicence = "CC-BY-NC-4.0"\n')
-    refused = toolkit(
-        "ingest", base, "--out", base.parent / "new", "--config", config, "--offline", "--licence", "commercial", code=2
-    )
-    assert "its licence, CC-BY-NC-4.0, forbids commercial use" in refused.stderr
+    video = min(videos.glob("M003/video/*/*/*/*.mp4"))
+    how = ("--layout", "plain", "--config", config, "--offline", "--licence", "commercial")
+    refused = toolkit("ingest", video, "--out", base.parent / "new", *how, code=2)
+    assert f"{video.name}: its licence, CC-BY-NC-4.0, forbids commercial use" in refused.stderr
+    assert not Folder(base.parent / "new").exists("dataset.json")
 
 
 def test_the_card_lists_sidecars_and_their_terms(annotated: Path) -> None:
