@@ -16,17 +16,9 @@ from talkface.annotate.base import Annotator, chosen_weights
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
 from talkface.errors import ConfigError, RunError, StorageError
-from talkface.ingest.pipeline import (
-    Settings,
-    Unit,
-    UnitReport,
-    detector_weights,
-    make_annotators,
-    process,
-    release,
-    settings_fingerprint,
-)
+from talkface.ingest.pipeline import detector_weights, make_annotators, process, release, settings_fingerprint
 from talkface.ingest.scan import ScanResult
+from talkface.ingest.unit import Settings, Unit, UnitReport
 from talkface.licences import is_unknown, strictest
 from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index

@@ -5,10 +5,8 @@ import hashlib
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
 from threading import Lock
@@ -35,7 +33,7 @@ from talkface.annotate.base import (
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.sync import SHIFT
 from talkface.annotate.voice import Voice
-from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Source, Timeline, finite_rows
+from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Reject, Timeline, finite_rows
 from talkface.config import Pack, Video
 from talkface.errors import ConfigError, RunError, SourceError, StorageError
 from talkface.ingest.cut import CutClip, Cutter
@@ -43,6 +41,7 @@ from talkface.ingest.faces import DETECTORS, Detector, Face, Tracker
 from talkface.ingest.inputs import READ_AGAIN_SECONDS, content_of
 from talkface.ingest.shots import ShotCutter
 from talkface.ingest.speaking import SPEAKER, SpeakingCutter, uncoded
+from talkface.ingest.unit import Settings, Stopwatch, Unit, UnitReport
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
 from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
@@ -54,62 +53,6 @@ PACK_VERSION: Final = 7
 
 _ONE_AT_A_TIME: Final = Lock()
 """A process has one set of tools, whose models no two threads may use: workers of a foreign cluster may have many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """A span of a source that one worker turns into one pack. ``end_ns`` None is the end of the source.
-
-    ``name`` is the pack's: it says content and configuration, but neither name nor labels of the source. ``key`` is the
-    start of its clips' keys.
-    """
-
-    name: str
-    key: str
-    source: Source
-    start_ns: int
-    end_ns: int | None
-
-    @property
-    def seconds(self) -> float:
-        """Length by the container's headers."""
-        duration = self.source.probe.duration if self.source.probe else 0.0
-        return max(0.0, (duration if self.end_ns is None else self.end_ns / NS) - self.start_ns / NS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is the same for all units of a run."""
-
-    pack: Pack
-    packs_url: str
-    models: Models
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitReport:
-    """What a unit cost: CPU seconds by stage, and frames decoded. ``failed`` tells of clips annotators could not do."""
-
-    cpu: dict[str, float]
-    frames: int
-    clips: int
-    failed: tuple[str, ...] = ()
-
-
-@dataclass
-class Stopwatch:
-    """CPU seconds of this process by stage; those of a stage within another are the inner one's alone."""
-
-    cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        outside = time.process_time() - sum(self.cpu.values())
-        try:
-            yield
-        finally:
-            self.cpu[stage] += time.process_time() - sum(self.cpu.values()) - outside
 
 
 @dataclass(frozen=True)
@@ -415,8 +358,6 @@ class _UnitWork:
                     (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]
             scores |= result.scores
         columns = framed | others
-        for spec in specs:
-            spec.check(columns[spec.name], frames=len(timeline))
         stored = {spec.name: columns[spec.name] for spec in specs if spec.stored}
         return _Annotated(
             table=FrameTable(timeline, {n: c for n, c in framed.items() if n in stored}),
@@ -473,7 +414,7 @@ def _result(annotator: Any, view: ClipView, frames: int) -> Result:
     try:
         result: Result = annotator.clip(view)
         for spec in annotator.columns:
-            if spec.name in result.columns:
+            if spec.clock != "frame" or spec.name in result.columns:  # else `_stack` has made it of the frames' rows
                 spec.check(result.columns[spec.name], frames=frames)
     except (RunError, MemoryError):
         raise

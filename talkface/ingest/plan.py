@@ -11,8 +11,9 @@ from typing import Any
 from talkface.clip import NS, Source
 from talkface.config import Ingest
 from talkface.ingest.job import units_of
-from talkface.ingest.pipeline import Settings, process, settings_fingerprint
+from talkface.ingest.pipeline import process, settings_fingerprint
 from talkface.ingest.scan import ScanResult
+from talkface.ingest.unit import Settings
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
 

@@ -18,7 +18,8 @@ from talkface.clip import Source
 from talkface.config import Cut, Pack, Video
 from talkface.errors import ConfigError, StorageError, WeightsError
 from talkface.ingest.inputs import content_of
-from talkface.ingest.pipeline import Settings, Unit, make_annotators, process, settings_fingerprint
+from talkface.ingest.pipeline import make_annotators, process, settings_fingerprint
+from talkface.ingest.unit import Settings, Unit
 from talkface.media import ClipFrames, VideoReader, decode_flac, probe
 from talkface.store import Folder, from_npy, read_pack_index
 from talkface.weights import Models
