@@ -119,7 +119,7 @@ def test_in_an_interview_each_moment_has_one_owner(
 ) -> None:
     """VisualVoice's interview: both talk at once for nine seconds, then one after the other.
 
-    From then on turns change in pauses, and the mouth that moves is mostly the one that is said to speak.
+    From nine seconds on turns change in pauses, from ten on the mouth that moves is the one that is said to speak.
     """
     out = tmp_path / "dataset"
     how = ("--with", "arkit,speaker", "--models", models, "--offline", "--workers", "0")
@@ -148,10 +148,10 @@ def test_in_an_interview_each_moment_has_one_owner(
     right = total = 0
     for start, end, key in found:
         if key in late:
-            first, last = ((at - starts[key]) // STEP for at in (start, end))
+            first, last = ((at - starts[key]) // STEP for at in (max(start, 10 * NS), end))
             for at in range(first, last - 12, 12):
                 still = {k: float(jaw[at : at + 12].std()) for k, jaw in moves.items()}
                 if max(still.values()) > 3 * min(still.values()):
                     total, right = total + 1, right + (max(still, key=still.__getitem__) == key)
     assert total >= 6
-    assert right >= 0.8 * total
+    assert right >= 0.9 * total

@@ -190,10 +190,7 @@ def found(mouth: np.ndarray, sound: np.ndarray) -> Offset:
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory, media: Path, models: Path, toolkit: Toolkit) -> dict[str, Talk]:
-    """All talking people of whom `sync` can say something, each ingested as one clip: the longest, where there are two.
-
-    Not the interview: two people, whose voices take turns.
-    """
+    """All talking people of whom `sync` can say something: of each file the longest clip."""
     root = tmp_path_factory.mktemp("talks")
     (root / "config.toml").write_text("[pack.cut]\nmax_seconds = 60\n")
     how = ("--with", "landmarks,voice,sync", "--no-video", "--layout", "plain", "--config", root / "config.toml")
@@ -201,7 +198,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory, media: Path, models: Path, t
     dataset = open_dataset(str(root / "dataset"))
     talks = {}
     for clip in sorted(dataset.clips.to_pylist(), key=lambda c: c["duration"]):
-        if clip["sync_confidence"] is not None and clip["speech_share"] > 0.2 and "VisualVoice" not in clip["source"]:
+        if clip["sync_confidence"] is not None and clip["speech_share"] > 0.2:
             whole = dataset.span(clip["key"], 0, dataset.duration_ns(clip["key"]), ["lm"], sound=True)
             mouth = mouth_rows(whole["lm"], whole["pts"], len(log_mel(whole["sound"])) // 2)
             assert mouth is not None
