@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from jaxtyping import Float, UInt8
 from scipy.special import expit
 
-from talkface.annotate._mesh import BLENDSHAPE_POINTS
+from talkface.annotate._mesh import BLENDSHAPE_POINTS, LEFT_CORNER, RIGHT_CORNER
 from talkface.vocab import ARKIT
 
 DETECTOR_SIDE, MESH_SIDE = 128, 256
@@ -27,8 +27,6 @@ SAME_FACE = 0.3
 REGION_SCALE = 1.5
 RIGHT_EYE, LEFT_EYE = 4, 6
 """Where a detection's row holds x, y of the person's eyes, after x0 y0 x1 y1."""
-RIGHT_CORNER, LEFT_CORNER = 33, 263
-"""The mesh's points at the outer corners of the person's eyes."""
 
 _SHAPES = tuple(sorted(ARKIT[:-1]))
 _OUTPUTS = [1 + _SHAPES.index(name) for name in ARKIT[:-1]]

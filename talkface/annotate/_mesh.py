@@ -20,6 +20,12 @@ together; corners of eyes and mouth and the lips' border are the mesh's own wher
 is 0.03 of the face's size (0.06 along the jaw, which is the head's, not the outline that is seen).
 """
 
+RIGHT_CORNER, LEFT_CORNER = 33, 263
+"""The outer corners of the person's eyes."""
+
+UPPER_LIP, LOWER_LIP = 13, 14
+"""The middle of the inner edge of each lip."""
+
 MIRROR68: Final = np.array([
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,

@@ -10,6 +10,10 @@ from jaxtyping import Bool, Float, Int, Int64
 from talkface.annotate._pauses import quiet
 from talkface.clip import NS, runs
 
+MOVES: Final = 0.015
+"""A mouth whose `lip_motion` is less is still: it is a millimetre or so. Who speaks is hardly ever as still for so
+long, except in pauses (`test_speaker`)."""
+
 FLICKER_SECONDS: Final = 0.3
 """A face that has the highest odds for less than this, amid another's speech, does not interrupt it: about a word."""
 
@@ -20,10 +24,20 @@ Seen = Sequence[tuple[int, Bool[np.ndarray, " _moments"]]]
 """Of each clip its first moment, and from there to its end in which moments its face is seen."""
 
 
-def owners(talk: Float[np.ndarray, "clips times"]) -> Int[np.ndarray, " times"]:
-    """Which clip speaks at each time: the one with the highest log-odds, -1 where all are below 0. NaN is silent."""
-    odds = np.nan_to_num(talk, nan=-np.inf)
-    return np.where(odds.max(axis=0) > 0, odds.argmax(axis=0), -1)
+def claims(talk: Float[np.ndarray, "*shape"], mouth: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """How strong a face's claim to a moment is, from its log-odds of speaking and how much its mouth moves.
+
+    Where the odds are for it, a mouth that moves has the stronger claim than any that is still: above 1, and below.
+    Elsewhere, and where it is not known to speak, it stays what the log-odds are: at most 0, or NaN.
+    """
+    odds = np.maximum(talk, 0)
+    return np.where(talk > 0, np.where(mouth >= MOVES, 1 + odds, odds / (1 + odds)), talk)
+
+
+def owners(claim: Float[np.ndarray, "clips times"]) -> Int[np.ndarray, " times"]:
+    """Which clip speaks at each time: the one with the strongest of `claims`, -1 where none is above 0."""
+    strength = np.nan_to_num(claim, nan=-np.inf)
+    return np.where(strength.max(axis=0) > 0, strength.argmax(axis=0), -1)
 
 
 def turns_of(

@@ -1,4 +1,6 @@
-"""Does this face speak, frame by frame: Light-ASD on the face and the sound."""
+"""Does this face speak, frame by frame: Light-ASD on the face and the sound, and whether its mouth moves."""
+
+from typing import Final
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ from scipy.ndimage import uniform_filter1d
 from talkface.annotate._faces import SIDE as SQUARE
 from talkface.annotate._faces import follow, times_of
 from talkface.annotate._light_asd import ROWS, SIDE, load_light_asd, log_odds
+from talkface.annotate._mesh import LEFT_CORNER, LOWER_LIP, RIGHT_CORNER, UPPER_LIP
 from talkface.annotate._mfcc import mfcc
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import NS, ColumnSpec, ScoreSpec, runs
@@ -15,6 +18,8 @@ from talkface.weights import Models
 
 SMOOTH = 5
 """Pictures over whose mean a decision is taken."""
+AROUND_NS: Final = NS // 5
+"""How far to either side it is looked for motion: together about a word."""
 
 
 class SpeakerConfig(AnnotatorConfig):
@@ -22,10 +27,10 @@ class SpeakerConfig(AnnotatorConfig):
 
 
 class Annotator:
-    """Column ``talk``, NaN in frames without a face and in clips without sound."""
+    """Column ``talk``, NaN in frames without a face and in clips without sound, and ``mouth``, NaN without a mesh."""
 
     name = "speaker"
-    version = 1
+    version = 2
     columns = (
         ColumnSpec(
             name="talk",
@@ -35,11 +40,19 @@ class Annotator:
             clock="frame",
             description="that this face speaks: above 0 it does",
         ),
+        ColumnSpec(
+            name="mouth",
+            dtype="float32",
+            shape=(),
+            unit="widths of the eyes",
+            clock="frame",
+            description="by how much the lips' distance changes from 0.2 s before to 0.2 s after",
+        ),
     )
     scores = (
         ScoreSpec(name="speaking_share", unit="0..1", description="share of the frames with a face in which it speaks"),
     )
-    needs = ("box",)
+    needs = ("box", "lm")
     reads = ("mp4", "flac")
     weights = (("light_asd",),)
     licence = "Apache-2.0"
@@ -54,7 +67,7 @@ class Annotator:
         self._net = load_light_asd(models.get("light_asd"))
 
     def clip(self, view: ClipView) -> Result:
-        """The clip's ``talk`` and how much of it is speech."""
+        """The clip's ``talk`` and ``mouth``, and how much of it is speech."""
         talk = np.full(len(view.table.timeline), np.nan, np.float32)
         seen = np.isfinite(view.table.columns["box"][:, :4]).all(axis=1)
         faces = follow(view) if view.has_sound else None
@@ -64,13 +77,33 @@ class Annotator:
             smooth = uniform_filter1d(odds, SMOOTH, mode="nearest")
             talk[seen] = np.interp(view.table.timeline.pts_ns[seen], times_of(view), smooth)
         share = float((talk[seen] > 0).mean()) if np.isfinite(talk).any() else float("nan")
-        return Result(columns={"talk": talk}, scores={"speaking_share": share})
+        mouth = lip_motion(view.table.columns["lm"], view.table.timeline.pts_ns)
+        return Result(columns={"talk": talk, "mouth": mouth}, scores={"speaking_share": share})
 
 
 def middle(faces: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 112"]:
     """The middle half of each square, grey: what Light-ASD was shown."""
     low = (SQUARE - SIDE) // 2
     return np.stack([cv2.cvtColor(face[low : low + SIDE, low : low + SIDE], cv2.COLOR_RGB2GRAY) for face in faces])
+
+
+def lip_motion(
+    meshes: Float[np.ndarray, "frames 478 3"], pts_ns: Int64[np.ndarray, " frames"]
+) -> Float[np.ndarray, " frames"]:
+    """The lips' largest distance less their least within `AROUND_NS` of each frame, NaN in frames without a mesh.
+
+    In units of the distance between the eyes' outer corners.
+    """
+    lips, eyes = (
+        np.linalg.norm(meshes[:, one] - meshes[:, other], axis=1)
+        for one, other in ((UPPER_LIP, LOWER_LIP), (RIGHT_CORNER, LEFT_CORNER))
+    )
+    apart, motion = lips / eyes, np.full(len(meshes), np.nan, np.float32)
+    first, after = np.searchsorted(pts_ns, pts_ns - AROUND_NS), np.searchsorted(pts_ns, pts_ns + AROUND_NS, "right")
+    for i in np.flatnonzero(np.isfinite(apart)):
+        around = apart[first[i] : after[i]]
+        motion[i] = np.nanmax(around) - np.nanmin(around)
+    return motion
 
 
 def spans(

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int64
 
 from talkface.annotate._pauses import AROUND_NS, loudness
-from talkface.annotate._turns import FLICKER_SECONDS, Seen, turns_of
+from talkface.annotate._turns import FLICKER_SECONDS, Seen, claims, turns_of
 from talkface.clip import NS, runs
 from talkface.datasets.reader import Dataset
 
@@ -28,12 +28,13 @@ class Turn:
 def turns(
     dataset: Dataset, source: str, *, min_seconds: float = FLICKER_SECONDS, silence_seconds: float = 0.3
 ) -> list[Turn]:
-    """The turns of all tracks of a source by time; none overlap. Needs the column ``talk`` (``--with speaker``).
+    """The turns of all tracks of a source by time; none overlap. Needs ``talk`` and ``mouth`` (``--with speaker``).
 
-    A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. What is shorter
-    than ``min_seconds``, about a word, is theirs who speak before and after it, else nobody's; a silence of up to
-    ``silence_seconds`` in the middle of a turn belongs to it. Where one turn ends and another begins,
-    a pause within a quarter of a second is looked for, so that each word has one owner.
+    A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0; of several above
+    0 those whose mouth moves go before those whose mouth is still. What is shorter than ``min_seconds``, about a word,
+    is theirs who speak before and after it, else nobody's; a silence of up to ``silence_seconds`` in the middle of a
+    turn belongs to it. Where one turn ends and another begins, a pause within a quarter of a second is looked for, so
+    that each word has one owner.
     """
     mine = dataset.clips.filter(pc.field("source") == source)
     clips = mine.select(["key", "start_ns", "end_ns"]).to_pylist()
@@ -73,11 +74,11 @@ def _heard(
     for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
         length_ns, here = clip["end_ns"] - clip["start_ns"], slice(first, after + 1)
         at = np.minimum(times[here] - clip["start_ns"], length_ns)
-        talk = dataset.column(clip["key"], "talk", at[:-1])
-        owner[first:after] = np.where(talk > best[first:after], who, owner[first:after])
-        best[first:after] = np.fmax(talk, best[first:after])
-        seen.append((first, np.isfinite(talk)))
-        if (talk > 0).any():
+        claim = claims(*(dataset.column(clip["key"], name, at[:-1]) for name in ("talk", "mouth")))
+        owner[first:after] = np.where(claim > best[first:after], who, owner[first:after])
+        best[first:after] = np.fmax(claim, best[first:after])
+        seen.append((first, np.isfinite(claim)))
+        if (claim > 0).any():
             sound = dataset.span(clip["key"], 0, length_ns, ["pts"], sound=True)["sound"]
             hears = np.isnan(loud[here]) | ((at >= AROUND_NS // 2) & (at <= length_ns - AROUND_NS // 2))
             loud[here] = np.where(hears, loudness(sound, 0, at), loud[here])

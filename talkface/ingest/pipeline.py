@@ -17,6 +17,7 @@ import numpy as np
 
 from talkface.annotate._made_with import made_with
 from talkface.annotate._pauses import loudness
+from talkface.annotate._turns import claims
 from talkface.annotate.base import (
     Annotator,
     ClipView,
@@ -47,7 +48,7 @@ from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 7
+PACK_VERSION: Final = 8
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
@@ -274,15 +275,17 @@ class _UnitWork:
         cutter = Cutter(self.pack, pauses, source=name, loudness=loud)
         if not self.pack.cut.speaking:
             return cutter
-        return SpeakingCutter(cutter, self.pack.cut, partial(self._talk, sound), loud, source=name)
+        return SpeakingCutter(cutter, self.pack.cut, partial(self._claims, sound), loud, source=name)
 
-    def _talk(self, sound: Sound, cut: CutClip) -> np.ndarray:
+    def _claims(self, sound: Sound, cut: CutClip) -> np.ndarray:
         """When a clip's face speaks; never, where that cannot be told."""
         speaker = next(a for a in self.tools.annotators if a.name == SPEAKER)
         with self.clock("annotate"):
             try:
-                view = uncoded(self._clip(cut), cut, sound.between(cut.start_ns, cut.end_ns))
-                return _result(speaker, view, len(cut.pts_ns)).columns["talk"]
+                part = sound.between(cut.start_ns, cut.end_ns)
+                view = uncoded(self._clip(cut), cut, self._framed(cut.rows), part)
+                found = _result(speaker, view, len(cut.pts_ns)).columns
+                return claims(found["talk"], found["mouth"])
             except _ClipError as error:
                 self._fail(cut, error)
                 return np.full(len(cut.pts_ns), np.nan, np.float32)
@@ -341,11 +344,18 @@ class _UnitWork:
             members["mp4"] = video
         return self._record(clip, timeline, part, annotated), members
 
+    @property
+    def _specs(self) -> list[ColumnSpec]:
+        return [spec for annotator in self.tools.annotators for spec in annotator.columns]
+
+    def _framed(self, rows: Sequence[Rows]) -> dict[str, np.ndarray]:
+        """The columns on the frames' clock that are known frame by frame; the others' are NaN still."""
+        return {spec.name: _stack(spec, rows) for spec in self._specs if spec.clock == "frame"}
+
     def _annotate(
         self, clip: Clip, timeline: Timeline, rows: Sequence[Rows], sound: Sound, video: bytes
     ) -> "_Annotated":
-        specs = [spec for annotator in self.tools.annotators for spec in annotator.columns]
-        framed = {s.name: _stack(s, rows) for s in specs if s.clock == "frame"}
+        framed = self._framed(rows)
         others: dict[str, np.ndarray] = {}
         scores: dict[str, float] = {}
         for annotator in self.tools.annotators:
@@ -358,7 +368,7 @@ class _UnitWork:
                     (framed if spec.clock == "frame" else others)[spec.name] = result.columns[spec.name]
             scores |= result.scores
         columns = framed | others
-        stored = {spec.name: columns[spec.name] for spec in specs if spec.stored}
+        stored = {spec.name: columns[spec.name] for spec in self._specs if spec.stored}
         return _Annotated(
             table=FrameTable(timeline, {n: c for n, c in framed.items() if n in stored}),
             stored=stored,

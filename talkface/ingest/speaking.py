@@ -1,6 +1,6 @@
 """Clips cut to where their face speaks. Of several faces that are seen at once, one at most speaks at any moment."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,37 +18,38 @@ from talkface.media import Frame, Sound
 SPEAKER: Final = "speaker"
 """The annotator that tells who speaks."""
 
-Talk = Float[np.ndarray, " frames"]
+Claim = Float[np.ndarray, " frames"]
+"""See `talkface.annotate._turns.claims`."""
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A clip that has closed, and its log-odds; without pictures, which take room."""
+    """A clip that has closed, and its claims; without pictures, which take room."""
 
     track: int
     start_ns: int
     end_ns: int
     pts_ns: Int64[np.ndarray, " frames"]
-    talk: Talk
+    claim: Claim
 
-    def talk_at(self, times_ns: Int64[np.ndarray, " times"]) -> Talk:
-        """Log-odds at these times of the source, NaN where the clip is not."""
+    def claim_at(self, times_ns: Int64[np.ndarray, " times"]) -> Claim:
+        """Claims to these times of the source, NaN where the clip is not."""
         last = np.searchsorted(self.pts_ns, times_ns, side="right") - 1
-        return np.where((self.start_ns <= times_ns) & (times_ns < self.end_ns), self.talk[last], np.nan)
+        return np.where((self.start_ns <= times_ns) & (times_ns < self.end_ns), self.claim[last], np.nan)
 
 
 @dataclass
 class SpeakingCutter:
     """A `Cutter` whose clips are only where their face speaks.
 
-    ``judge`` gives a clip's log-odds of speaking for each of its frames, ``loudness`` finds the pauses in which they
+    ``judge`` gives a clip's claims to each of its frames, ``loudness`` finds the pauses in which they
     begin and end. A clip is held back until all clips have closed that were seen at the same time or a little later.
     What is cut away goes to ``rejects``, and so does speech of less than ``cut.min_seconds``.
     """
 
     cutter: Cutter
     cut: Cut
-    judge: Callable[[CutClip], Talk]
+    judge: Callable[[CutClip], Claim]
     loudness: Loudness
     source: str
     _rejects: list[Reject] = field(default_factory=list)
@@ -84,8 +85,8 @@ class SpeakingCutter:
 
     def _heard(self, clip: CutClip) -> _Judged:
         """Without a mesh there is no face that could speak: parts begin and end with one."""
-        talk = np.where(clip.has_mesh, self.judge(clip), np.nan)
-        return _Judged(clip.track, clip.start_ns, clip.end_ns, clip.pts_ns, talk)
+        claim = np.where(clip.has_mesh, self.judge(clip), np.nan)
+        return _Judged(clip.track, clip.start_ns, clip.end_ns, clip.pts_ns, claim)
 
     @property
     def _manner(self) -> dict[str, float]:
@@ -118,10 +119,10 @@ class SpeakingCutter:
         heard = [j for j in self._judged if j.start_ns < around[1] and around[0] < j.end_ns]
         own = next(i for i, j in enumerate(heard) if (j.track, j.start_ns) == (clip.track, clip.start_ns))
         times = np.unique(np.concatenate([around, *([*j.pts_ns, j.end_ns] for j in heard)]))
-        talk = np.stack([j.talk_at(times[:-1]) for j in heard])
+        claim = np.stack([j.claim_at(times[:-1]) for j in heard])
         places = [np.searchsorted(times, (j.start_ns, j.end_ns)) for j in heard]
-        seen = [(int(first), np.isfinite(odds[first:after])) for odds, (first, after) in zip(talk, places, strict=True)]
-        owner = turns_of(owners(talk), seen, times, self.loudness(times), **self._manner)
+        seen = [(int(first), np.isfinite(own[first:after])) for own, (first, after) in zip(claim, places, strict=True)]
+        owner = turns_of(owners(claim), seen, times, self.loudness(times), **self._manner)
         return np.asarray(owner[np.isin(times[:-1], clip.pts_ns)] == own)
 
     def _reject(self, track: int, start_ns: int, end_ns: int, longest_ns: int) -> None:
@@ -143,11 +144,9 @@ class SpeakingCutter:
         )
 
 
-def uncoded(clip: Clip, cut: CutClip, sound: Sound) -> ClipView:
+def uncoded(clip: Clip, cut: CutClip, columns: Mapping[str, np.ndarray], sound: Sound) -> ClipView:
     """What the annotator of who speaks sees of a clip that is not encoded yet."""
-    nowhere = np.full(5, np.nan, np.float32)
-    boxes = np.stack([row.get("box", nowhere) for row in cut.rows])
-    table = FrameTable(Timeline(cut.pts_ns - cut.start_ns), {"box": boxes})
+    table = FrameTable(Timeline(cut.pts_ns - cut.start_ns), columns)
     return _Uncoded(clip, table, sound.samples, sound.present, crops=cut)
 
 

@@ -1,8 +1,8 @@
 """Light-ASD's layers against plain arithmetic, spans, and who speaks in a real interview."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,15 +10,24 @@ import torch
 import torch.nn.functional as F
 
 from talkface.annotate._light_asd import LENGTHS, LightASD, load_light_asd, log_odds
-from talkface.annotate.speaker import spans
+from talkface.annotate._pauses import loudness
+from talkface.annotate._turns import MOVES
+from talkface.annotate.speaker import AROUND_NS, lip_motion, spans
 from talkface.clip import NS
-from talkface.datasets.reader import open_dataset
+from talkface.datasets.reader import Dataset, open_dataset
 from talkface.datasets.stats import why
 from talkface.datasets.turns import turns
 from talkface.errors import WeightsError
-from tests.hearing import rms, sound_of
+from talkface.vocab import ARKIT
+from tests.conftest import Toolkit
+from tests.hearing import pitch, rms, sound_of
 
 STEP = NS // 25
+INTERVIEW = "VisualVoice__interview.mp4"
+IN_TURN_NS = 9 * NS
+"""From when on they speak in turn."""
+ALONE = ("EDTalk__pose_source2", "MimicTalk__German_20s", "LatentSync__demo3_video",
+         "Audio-driven-TalkingFace-HeadPose__31")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,21 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         load_light_asd(tmp_path / "x.model")
 
 
+def test_lip_motion_is_what_its_sentence_says() -> None:
+    rng = np.random.default_rng(0)
+    meshes, pts_ns = rng.normal(0, 9, (40, 478, 3)), np.cumsum(rng.integers(NS // 60, NS // 15, 40))
+    meshes[rng.random(40) < 0.2] = np.nan
+    apart = [np.linalg.norm(m[13] - m[14]) / np.linalg.norm(m[33] - m[263]) for m in meshes]
+    for at_ns, own, found in zip(pts_ns, apart, lip_motion(meshes, pts_ns), strict=True):
+        near = [a for a, t in zip(apart, pts_ns, strict=True) if abs(t - at_ns) <= AROUND_NS and not np.isnan(a)]
+        assert found == pytest.approx(np.nan if np.isnan(own) else max(near) - min(near), rel=1e-5, nan_ok=True)
+
+
+def test_lip_motion_depends_on_neither_size_nor_place() -> None:
+    meshes, pts_ns = np.random.default_rng(0).normal(0, 9, (9, 478, 3)), np.arange(9) * STEP
+    np.testing.assert_allclose(lip_motion(3 * meshes + 50, pts_ns), lip_motion(meshes, pts_ns), rtol=1e-5)
+
+
 def test_spans_bridge_pauses_and_drop_what_is_short() -> None:
     talk = np.full(100, -2.0, np.float32)
     talk[10:30], talk[35:60], talk[80:85] = 3, 3, 3
@@ -114,44 +138,96 @@ def test_spans_bridge_pauses_and_drop_what_is_short() -> None:
     assert spans(talk, pts_ns, 100 * STEP) == []
 
 
-def test_in_an_interview_each_moment_has_one_owner(
-    tmp_path: Path, media: Path, models: Path, toolkit: Callable[..., object]
-) -> None:
-    """VisualVoice's interview: both talk at once for nine seconds, then one after the other.
-
-    From nine seconds on turns change in pauses, from ten on the mouth that moves is the one that is said to speak.
-    """
-    out = tmp_path / "dataset"
+@pytest.fixture(scope="module")
+def interview(tmp_path_factory: pytest.TempPathFactory, media: Path, models: Path, toolkit: Toolkit) -> Dataset:
+    """VisualVoice's interview: both talk at once for nine seconds, then one after the other."""
+    out = tmp_path_factory.mktemp("interview") / "dataset"
     how = ("--with", "arkit,speaker", "--models", models, "--offline", "--workers", "0")
-    toolkit("ingest", media / "talking" / "VisualVoice__interview.mp4", "--out", out, *how)
-    dataset = open_dataset(str(out))
-    starts = {clip["key"]: clip["start_ns"] for clip in dataset.clips.to_pylist()}
-    found = sorted(
-        (starts[t.key] + t.start_ns, starts[t.key] + t.end_ns, t.key)
-        for t in turns(dataset, "VisualVoice__interview.mp4")
-    )
-    assert all(before[1] <= after[0] for before, after in pairwise(found))
-    assert all(end - start >= 0.3 * NS for start, end, _ in found)
-    one = [clip["key"] for clip in dataset.clips.to_pylist() if clip["track"] == 1]
-    sound = np.concatenate([sound_of(dataset, key) for key in sorted(one, key=starts.__getitem__)])
+    toolkit("ingest", media / "talking" / INTERVIEW, "--out", out, *how)
+    return open_dataset(str(out))
+
+
+class Said(NamedTuple):
+    """A turn on the source's clock."""
+
+    start_ns: int
+    end_ns: int
+    track: int
+    key: str
+
+
+@pytest.fixture(scope="module")
+def said(interview: Dataset) -> list[Said]:
+    clips = {clip["key"]: clip for clip in interview.clips.to_pylist()}
+    found = [(clips[turn.key], turn) for turn in turns(interview, INTERVIEW)]
+    return [Said(c["start_ns"] + t.start_ns, c["start_ns"] + t.end_ns, c["track"], t.key) for c, t in found]
+
+
+def heard(dataset: Dataset) -> np.ndarray:
+    """The interview's sound, which its clips of either face have whole."""
+    clips = [clip for clip in dataset.clips.to_pylist() if clip["track"] == 1]
+    return np.concatenate([sound_of(dataset, c["key"]) for c in sorted(clips, key=lambda c: c["start_ns"])])
+
+
+def test_each_moment_has_one_owner(interview: Dataset, said: list[Said]) -> None:
+    assert {turn.track for turn in said} == {1, 2}
+    assert all(before.end_ns <= after.start_ns for before, after in pairwise(said))
+    assert all(turn.end_ns - turn.start_ns >= 0.3 * NS for turn in said)
+    told = [line.split() for line in why(interview, INTERVIEW) if line.endswith(" speaks")]
+    assert [(float(start), float(end), key) for start, _, end, _, key, _ in told] == [
+        (pytest.approx(t.start_ns / NS, abs=6e-4), pytest.approx(t.end_ns / NS, abs=6e-4), t.key) for t in said
+    ]
+
+
+def test_speakers_change_in_pauses(interview: Dataset, said: list[Said]) -> None:
+    sound = heard(interview)
     usual = np.quantile([rms(sound[i : i + 640]) for i in range(0, len(sound) - 640, 640)], 0.2)
-    changes = [b[0] * 16_000 // NS for a, b in pairwise(found) if a[2] != b[2] and b[0] > 9 * NS]
+    changes = [b.start_ns * 16_000 // NS for a, b in pairwise(said) if a.track != b.track and b.start_ns > IN_TURN_NS]
     assert len(changes) >= 3
     assert max(rms(sound[at - 320 : at + 320]) for at in changes) < usual
-    told = [line.split() for line in why(dataset, "VisualVoice__interview.mp4") if line.endswith(" speaks")]
-    assert [(float(start), float(end), key) for start, _, end, _, key, _ in told] == [
-        (pytest.approx(start / NS, abs=6e-4), pytest.approx(end / NS, abs=6e-4), key) for start, end, key in found
-    ]
-    late = [key for key, start in starts.items() if start > 9 * NS]
-    assert len(late) == 2
-    moves = {key: dataset.arrays(key, ["arkit"])["arkit"][:, 17] for key in late}
-    right = total = 0
-    for start, end, key in found:
-        if key in late:
-            first, last = ((at - starts[key]) // STEP for at in (max(start, 10 * NS), end))
-            for at in range(first, last - 12, 12):
-                still = {k: float(jaw[at : at + 12].std()) for k, jaw in moves.items()}
-                if max(still.values()) > 3 * min(still.values()):
-                    total, right = total + 1, right + (max(still, key=still.__getitem__) == key)
-    assert total >= 6
-    assert right >= 0.9 * total
+
+
+def test_each_word_is_theirs_whose_jaw_moves(interview: Dataset, said: list[Said]) -> None:
+    """In each half second in which one jaw moves three times as much as the other, of those who speak in turn."""
+    late = {c["track"]: c for c in interview.clips.to_pylist() if c["start_ns"] > IN_TURN_NS}
+    jaw = {
+        track: interview.arrays(c["key"], ["arkit"])["arkit"][:, ARKIT.index("jawOpen")] for track, c in late.items()
+    }
+    owners = []
+    for turn in (turn for turn in said if turn.start_ns >= late[1]["start_ns"]):
+        first, last = ((at - late[1]["start_ns"]) // STEP for at in (turn.start_ns, turn.end_ns))
+        for at in range(first, last - 11, 12):
+            moves = {track: float(shape[at : at + 12].std()) for track, shape in jaw.items()}
+            if max(moves.values()) > 3 * min(moves.values()):
+                owners.append((turn.track, max(moves, key=moves.__getitem__)))
+    assert len(owners) >= 10
+    assert [pair for pair in owners if pair[0] != pair[1]] == []
+
+
+def test_each_word_is_theirs_whose_voice_it_is(interview: Dataset, said: list[Said]) -> None:
+    """Of those who speak in turn one has the higher voice; no picture is needed to tell whose turn it is."""
+    sound = heard(interview)
+    voices: dict[int, list[float]] = {1: [], 2: []}
+    for turn in (turn for turn in said if turn.start_ns > IN_TURN_NS):
+        start, end = (at * 16_000 // NS for at in (turn.start_ns, turn.end_ns))
+        voices[turn.track].append(pitch(sound[start:end]))
+    assert min(len(pitches) for pitches in voices.values()) >= 2
+    assert min(voices[1]) > 1.1 * max(voices[2])
+
+
+def test_who_speaks_moves_the_mouth(tmp_path: Path, media: Path, models: Path, toolkit: Toolkit) -> None:
+    """Of the moments in which one who is alone in the picture is loud, hardly any are still; of the quiet more are."""
+    clips = [media / "talking" / f"{name}.mp4" for name in ALONE]
+    toolkit(
+        "ingest", *clips, "--out", tmp_path / "d", "--with", "landmarks", "--no-video", "--models", models, "--offline"
+    )
+    dataset = open_dataset(str(tmp_path / "d"))
+    still: dict[bool, list[bool]] = {True: [], False: []}
+    for key in dataset.keys():  # noqa: SIM118
+        arrays = dataset.arrays(key, ["lm", "pts"])
+        loud = loudness(sound_of(dataset, key).astype(np.int16), 0, arrays["pts"])
+        for is_loud, motion in zip(
+            loud > np.quantile(loud, 0.9) / 10, lip_motion(arrays["lm"], arrays["pts"]), strict=True
+        ):
+            still[bool(is_loud)].append(bool(motion < MOVES))
+    assert np.mean(still[True]) < 0.02 < np.mean(still[False])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from talkface.annotate._pauses import loudness
-from talkface.annotate._turns import owners, turns_of
+from talkface.annotate._turns import claims, owners, turns_of
 from talkface.annotate.speaker import Annotator
 from talkface.clip import NS, ns_to_samples, runs
 from talkface.datasets.build import build
@@ -20,6 +20,7 @@ from talkface.vocab import SAMPLE_RATE
 from tests.datasets.conftest import clip, make_plan
 
 STARTS_NS = (0, 1_010_000_000, 1_010_000_000, 2_333_000_000, 9_000_000_000)
+SOURCES = 30
 FRAMES = (60, 100, 40, 100, 1)
 WORDS = np.tile(np.repeat([3000, 3000, 3], SAMPLE_RATE // 10), 34)
 SOUND = (WORDS * np.random.default_rng(1).normal(0, 1, len(WORDS))).astype(np.int16)
@@ -28,9 +29,9 @@ SOUND = (WORDS * np.random.default_rng(1).normal(0, 1, len(WORDS))).astype(np.in
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Two sources of five clips each, most of which overlap; the last is one frame after a gap."""
+    """Some sources of five clips each, most of which overlap; the last is one frame after a gap."""
     folder, rng = Folder(tmp_path_factory.mktemp("faces")), np.random.default_rng(0)
-    plan = make_plan(folder, 2)
+    plan = make_plan(folder, SOURCES)
     for used in plan.packs:
         about: dict[str, Any] = {"clips": [], "rejects": []}
         with write_pack(Folder(f"{folder.url}/{PACKS}"), used.name, about) as pack:
@@ -39,16 +40,22 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
                 record |= {"track": track, "start_ns": start, "end_ns": start + record["end_ns"]}
                 about["clips"].append(record)
                 sound = SOUND[ns_to_samples(start) : ns_to_samples(record["end_ns"])]
-                pack.add(record["key"], members | {"talk.npy": npy(words(frames, rng)), "flac": encode_flac(sound)})
+                columns = {"talk.npy": npy(words(frames, rng)), "mouth.npy": npy(motion(frames, rng))}
+                pack.add(record["key"], members | columns | {"flac": encode_flac(sound)})
     build(folder, dataclasses.replace(plan, columns=(*plan.columns, *Annotator.columns)))
     return Dataset(folder.url)
 
 
 def words(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Log-odds that change every ten frames and flicker between, NaN in a tenth of the frames."""
+    """Log-odds that change every ten frames and flicker between, NaN in one of fifty."""
     talk = np.repeat(rng.normal(0, 2, frames // 10 + 1), 10)[:frames] + rng.normal(0, 0.5, frames)
-    talk[rng.random(frames) < 0.1] = np.nan
+    talk[rng.random(frames) < 0.02] = np.nan
     return talk.astype(np.float32)
+
+
+def motion(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A mouth that moves or rests for twenty frames on end."""
+    return np.repeat(rng.uniform(0, 0.04, frames // 20 + 1), 20)[:frames].astype(np.float32)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.3])
@@ -56,13 +63,15 @@ def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, seconds: f
     clips = [c for c in faces.clips.to_pylist() if c["source"] == "s1.mp4"]
     end_ns = max(c["end_ns"] for c in clips)
     times = np.arange(0, end_ns + STEP_NS, STEP_NS)
-    shown = [faces.column(c["key"], "talk", times[:-1] - c["start_ns"]) for c in clips]
-    talk = np.stack([np.where(times[:-1] < c["end_ns"], odds, np.nan) for c, odds in zip(clips, shown, strict=True)])
-    assert {*owners(talk).tolist()} >= {-1, 0, 1, 2, 3}
+    shown = [[faces.column(c["key"], name, times[:-1] - c["start_ns"]) for name in ("talk", "mouth")] for c in clips]
+    claim = np.stack(
+        [np.where(times[:-1] < c["end_ns"], claims(*both), np.nan) for c, both in zip(clips, shown, strict=True)]
+    )
+    assert {*owners(claim).tolist()} >= {-1, 0, 1, 2, 3}
     places = [np.searchsorted(times, (c["start_ns"], c["end_ns"])) for c in clips]
     loud = loudness(SOUND[: ns_to_samples(end_ns)], 0, np.minimum(times, end_ns))
-    seen = [(int(a), np.isfinite(odds[a:b])) for odds, (a, b) in zip(talk, places, strict=True)]
-    owner = turns_of(owners(talk), seen, times, loud, flicker_seconds=seconds, silence_seconds=0.3)
+    seen = [(int(a), np.isfinite(own[a:b])) for own, (a, b) in zip(claim, places, strict=True)]
+    owner = turns_of(owners(claim), seen, times, loud, flicker_seconds=seconds, silence_seconds=0.3)
     assert turns(faces, "s1.mp4", min_seconds=seconds) == [
         Turn(c["key"], start * STEP_NS - c["start_ns"], min(end * STEP_NS, c["end_ns"]) - c["start_ns"])
         for start, end, c in ((start, end, clips[who]) for start, end, who in runs(owner) if who >= 0)
@@ -79,18 +88,21 @@ def test_no_turn_goes_beyond_its_clip_and_none_overlap(faces: Dataset) -> None:
 
 
 def test_of_a_source_without_clips_there_are_no_turns(faces: Dataset) -> None:
-    assert turns(faces, "s7.mp4") == []
+    assert turns(faces, "none.mp4") == []
 
 
 def test_where_one_face_follows_another_the_sound_is_quiet(faces: Dataset) -> None:
-    """Of the changes between two faces that are both seen half a second before and after, most lie in a pause."""
+    """Of the changes between two faces that are both seen half a second before and after, most lie in a pause.
+
+    A third of the sound is pauses. A change after few words, or near a gap in what is seen, may find none."""
     clips = {c["key"]: c for c in faces.clips.to_pylist()}
     levels = []
-    for before, after in pairwise(turns(faces, "s0.mp4", min_seconds=0.3) + turns(faces, "s1.mp4", min_seconds=0.3)):
+    found = [turn for i in range(SOURCES) for turn in turns(faces, f"s{i}.mp4", min_seconds=0.3)]
+    for before, after in pairwise(found):
         at = clips[before.key]["start_ns"] + before.end_ns
         seen = all(clips[t.key]["start_ns"] + NS // 2 < at < clips[t.key]["end_ns"] - NS // 2 for t in (before, after))
         if seen and before.key != after.key and at == clips[after.key]["start_ns"] + after.start_ns:
             around = SOUND[ns_to_samples(at) - 200 : ns_to_samples(at) + 200]
             levels.append(float(np.abs(around).mean()))
-    assert len(levels) >= 2
-    assert np.mean(np.array(levels) < 300) > 0.9
+    assert len(levels) >= 10
+    assert np.mean(np.array(levels) < 300) > 0.7
