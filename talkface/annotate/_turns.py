@@ -11,11 +11,14 @@ from talkface.annotate._pauses import quiet
 from talkface.clip import NS, runs
 
 MOVES: Final = 0.015
-"""A mouth whose `lip_motion` is less is still: it is a millimetre or so. Who speaks is hardly ever as still for so
-long, except in pauses (`test_speaker`)."""
+"""A mouth whose ``lip_motion`` is less is still: a millimetre or so."""
+
+STILL: Final = 3.0
+"""What a still mouth takes from the log-odds of its face: those who listen are still more than twenty times as often as
+those who speak aloud (`test_speaker`), and ln 20 is 3."""
 
 FLICKER_SECONDS: Final = 0.3
-"""A face that has the highest odds for less than this, amid another's speech, does not interrupt it: about a word."""
+"""A face whose claim is the strongest for less than this, amid another's speech, does not interrupt: about a word."""
 
 REACH_NS: Final = NS // 4
 """How far a change of speaker is from the pause that it is moved to, at most: half a word."""
@@ -24,20 +27,19 @@ Seen = Sequence[tuple[int, Bool[np.ndarray, " _moments"]]]
 """Of each clip its first moment, and from there to its end in which moments its face is seen."""
 
 
-def claims(talk: Float[np.ndarray, "*shape"], mouth: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """How strong a face's claim to a moment is, from its log-odds of speaking and how much its mouth moves.
+def claims(talk: Float[np.ndarray, " times"], lip_motion: Float[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
+    """How strong a face's claim to each moment is: its log-odds of speaking, less `STILL` where its mouth is still.
 
-    Where the odds are for it, a mouth that moves has the stronger claim than any that is still: above 1, and below.
-    Elsewhere, and where it is not known to speak, it stays what the log-odds are: at most 0, or NaN.
+    -inf where its log-odds are against it, NaN where they are not known: it is not seen then.
     """
-    odds = np.maximum(talk, 0)
-    return np.where(talk > 0, np.where(mouth >= MOVES, 1 + odds, odds / (1 + odds)), talk)
+    claim = talk - STILL * (lip_motion < MOVES)
+    return np.where(talk <= 0, -np.inf, claim)
 
 
 def owners(claim: Float[np.ndarray, "clips times"]) -> Int[np.ndarray, " times"]:
-    """Which clip speaks at each time: the one with the strongest of `claims`, -1 where none is above 0."""
-    strength = np.nan_to_num(claim, nan=-np.inf)
-    return np.where(strength.max(axis=0) > 0, strength.argmax(axis=0), -1)
+    """Which clip speaks at each time: the one with the strongest of `claims`, -1 where none has any."""
+    strength = np.where(np.isnan(claim), -np.inf, claim)
+    return np.where(strength.max(axis=0) > -np.inf, strength.argmax(axis=0), -1)
 
 
 def turns_of(
@@ -108,7 +110,7 @@ def _in_pauses(
     times_ns: Int64[np.ndarray, " edges"],
     loud: Float[np.ndarray, " edges"],
 ) -> Int[np.ndarray, " times"]:
-    """Owners with each change moved to a pause near it, so that no word is torn: log-odds pass zero in mid-word.
+    """Owners with each change moved to a pause near it, so that no word is torn: claims cross in mid-word.
 
     That is the nearest of the quietest moments within `REACH_NS`; of a stretch half stays at least, and nobody gets a
     moment in which they are not seen. Who speaks from the first moment they are seen in, or to the last, keeps it.

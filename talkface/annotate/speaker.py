@@ -18,8 +18,8 @@ from talkface.weights import Models
 
 SMOOTH = 5
 """Pictures over whose mean a decision is taken."""
-AROUND_NS: Final = NS // 5
-"""How far to either side it is looked for motion: together about a word."""
+MOTION_NS: Final = NS // 5
+"""How far to either side of a frame lips are watched: together about a word."""
 
 
 class SpeakerConfig(AnnotatorConfig):
@@ -27,7 +27,7 @@ class SpeakerConfig(AnnotatorConfig):
 
 
 class Annotator:
-    """Column ``talk``, NaN in frames without a face and in clips without sound, and ``mouth``, NaN without a mesh."""
+    """Column ``talk``, NaN in frames without a face and in clips without sound, and ``lip_motion``."""
 
     name = "speaker"
     version = 2
@@ -41,12 +41,12 @@ class Annotator:
             description="that this face speaks: above 0 it does",
         ),
         ColumnSpec(
-            name="mouth",
+            name="lip_motion",
             dtype="float32",
             shape=(),
-            unit="widths of the eyes",
+            unit="distances of the outer eye corners",
             clock="frame",
-            description="by how much the lips' distance changes from 0.2 s before to 0.2 s after",
+            description="the lips' greatest distance less their least, from 0.2 s before to 0.2 s after",
         ),
     )
     scores = (
@@ -67,7 +67,7 @@ class Annotator:
         self._net = load_light_asd(models.get("light_asd"))
 
     def clip(self, view: ClipView) -> Result:
-        """The clip's ``talk`` and ``mouth``, and how much of it is speech."""
+        """The clip's ``talk`` and ``lip_motion``, and how much of it is speech."""
         talk = np.full(len(view.table.timeline), np.nan, np.float32)
         seen = np.isfinite(view.table.columns["box"][:, :4]).all(axis=1)
         faces = follow(view) if view.has_sound else None
@@ -77,8 +77,8 @@ class Annotator:
             smooth = uniform_filter1d(odds, SMOOTH, mode="nearest")
             talk[seen] = np.interp(view.table.timeline.pts_ns[seen], times_of(view), smooth)
         share = float((talk[seen] > 0).mean()) if np.isfinite(talk).any() else float("nan")
-        mouth = lip_motion(view.table.columns["lm"], view.table.timeline.pts_ns)
-        return Result(columns={"talk": talk, "mouth": mouth}, scores={"speaking_share": share})
+        motion = lip_motion(view.table.columns["lm"], view.table.timeline.pts_ns)
+        return Result(columns={"talk": talk, "lip_motion": motion}, scores={"speaking_share": share})
 
 
 def middle(faces: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 112"]:
@@ -90,19 +90,21 @@ def middle(faces: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 
 def lip_motion(
     meshes: Float[np.ndarray, "frames 478 3"], pts_ns: Int64[np.ndarray, " frames"]
 ) -> Float[np.ndarray, " frames"]:
-    """The lips' largest distance less their least within `AROUND_NS` of each frame, NaN in frames without a mesh.
+    """The lips' greatest distance less their least within `MOTION_NS` of each frame and within the clip.
 
-    In units of the distance between the eyes' outer corners.
+    In distances of the eyes' outer corners. NaN where a frame has no mesh, or no other near it has one.
     """
     lips, eyes = (
         np.linalg.norm(meshes[:, one] - meshes[:, other], axis=1)
         for one, other in ((UPPER_LIP, LOWER_LIP), (RIGHT_CORNER, LEFT_CORNER))
     )
-    apart, motion = lips / eyes, np.full(len(meshes), np.nan, np.float32)
-    first, after = np.searchsorted(pts_ns, pts_ns - AROUND_NS), np.searchsorted(pts_ns, pts_ns + AROUND_NS, "right")
+    apart = np.divide(lips, eyes, out=np.full(len(meshes), np.nan), where=eyes > 0)
+    first, after = np.searchsorted(pts_ns, pts_ns - MOTION_NS), np.searchsorted(pts_ns, pts_ns + MOTION_NS, "right")
+    motion = np.full(len(meshes), np.nan, np.float32)
     for i in np.flatnonzero(np.isfinite(apart)):
         around = apart[first[i] : after[i]]
-        motion[i] = np.nanmax(around) - np.nanmin(around)
+        if np.isfinite(around).sum() > 1:
+            motion[i] = np.nanmax(around) - np.nanmin(around)
     return motion
 
 

@@ -26,7 +26,7 @@ def to_make(dataset: "Dataset", names: Sequence[str]) -> list[str]:
             continue
         if held:
             raise ConfigError(f"{dataset.url} has {', '.join(held)} already: ingest again to have {name} made anew.")
-        _refuse_unfit(dataset, name)
+        _refuse_unfit(dataset, name, [n for n in names if name in in_order([n])])
         ordered.append(name)
     return ordered
 
@@ -56,15 +56,16 @@ def _ingest(dataset: "Dataset", names: Sequence[str]) -> str:
     return f"toolkit ingest ... --with ...,{','.join(names)}{' --video' if blind else ''}"
 
 
-def _refuse_unfit(dataset: "Dataset", name: str) -> None:
-    cls = annotator_class(name)
+def _refuse_unfit(dataset: "Dataset", name: str, wanted: Sequence[str]) -> None:
+    """``wanted`` are those of the annotators asked for that need ``name``, or are it."""
+    cls, who = annotator_class(name), name if name in wanted else f"{wanted[0]} needs {name}, which"
     if hasattr(cls, "frame"):
         raise ConfigError(
-            f"{name} looks at whole frames of the source, of which a dataset keeps the crop alone. "
-            f"Run: {_ingest(dataset, [name])}"
+            f"{who} looks at whole frames of the source, of which a dataset keeps the crop alone. "
+            f"Run: {_ingest(dataset, wanted)}"
         )
     if "mp4" in cls.reads and not dataset.info.has_video:
         raise ConfigError(
-            f"{name} looks at the clips' pictures, and {dataset.url} was made without (--no-video). "
-            f"Run: {_ingest(dataset, [name])}"
+            f"{who} looks at the clips' pictures, and {dataset.url} was made without (--no-video). "
+            f"Run: {_ingest(dataset, wanted)}"
         )

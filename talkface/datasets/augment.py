@@ -26,7 +26,7 @@ MIRRORED_HEAD: Final = np.array([1, 1, -1, -1, -1, 1, 1, 1, -1, -1], np.float32)
 ON_PICTURE: Final = ("box", "lm", "lm68", "fan")
 """Columns in pixels; they can be mirrored only together with a picture, whose width is known."""
 
-SIDELESS: Final = ("emo", "emo_pts", "identity", "talk", "mouth")
+SIDELESS: Final = ("emo", "emo_pts", "identity", "talk", "lip_motion")
 """Columns that know no left and right."""
 
 

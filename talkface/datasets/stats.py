@@ -76,7 +76,7 @@ def _quantiles(values: Sequence[float | None]) -> list[float]:
 
 def why(dataset: Dataset, file: str) -> list[str]:
     """What became of a source, line by line: its clips with their spans, every reject with its reason, and who speaks
-    when, where the dataset has ``talk`` and ``mouth``.
+    when, where the dataset has ``talk``.
 
     ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
     """
@@ -130,7 +130,7 @@ def _story(
 
 def _speakers(dataset: Dataset, name: str, clips: Sequence[Mapping[str, Any]]) -> list[str]:
     """Who speaks from when to when in a source; nothing where that is not known."""
-    if not {"talk", "mouth"} <= {spec.name for spec in dataset.specs()}:
+    if "talk" not in {spec.name for spec in dataset.specs()}:
         return []
     starts = {c["key"]: c["start_ns"] for c in clips}
     spoken = [

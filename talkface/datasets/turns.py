@@ -28,13 +28,13 @@ class Turn:
 def turns(
     dataset: Dataset, source: str, *, min_seconds: float = FLICKER_SECONDS, silence_seconds: float = 0.3
 ) -> list[Turn]:
-    """The turns of all tracks of a source by time; none overlap. Needs ``talk`` and ``mouth`` (``--with speaker``).
+    """The turns of all tracks of a source by time; none overlap. Needs the column ``talk`` (``--with speaker``).
 
-    A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0; of several above
-    0 those whose mouth moves go before those whose mouth is still. What is shorter than ``min_seconds``, about a word,
-    is theirs who speak before and after it, else nobody's; a silence of up to ``silence_seconds`` in the middle of a
-    turn belongs to it. Where one turn ends and another begins, a pause within a quarter of a second is looked for, so
-    that each word has one owner.
+    A moment belongs to the face with the highest log-odds of speaking, to none where all are below 0. Where several are
+    above 0, a still mouth counts against its face (``lip_motion``; a dataset that was made before there was this column
+    goes by the log-odds alone). What is shorter than ``min_seconds``, about a word, is theirs who speak before and
+    after it, else nobody's; a silence of up to ``silence_seconds`` in the middle of a turn belongs to it. Where one
+    turn ends and another begins, a pause within a quarter of a second is looked for, so that each word has one owner.
     """
     mine = dataset.clips.filter(pc.field("source") == source)
     clips = mine.select(["key", "start_ns", "end_ns"]).to_pylist()
@@ -70,16 +70,25 @@ def _heard(
     One clip at a time is in memory.
     """
     seen = []
-    best, owner, loud = np.zeros(len(times) - 1, np.float32), np.full(len(times) - 1, -1), np.full(len(times), np.nan)
+    best, owner, loud = (
+        np.full(n, v) for n, v in ((len(times) - 1, -np.inf), (len(times) - 1, -1), (len(times), np.nan))
+    )
     for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
         length_ns, here = clip["end_ns"] - clip["start_ns"], slice(first, after + 1)
         at = np.minimum(times[here] - clip["start_ns"], length_ns)
-        claim = claims(*(dataset.column(clip["key"], name, at[:-1]) for name in ("talk", "mouth")))
+        claim = _claims(dataset, clip["key"], at[:-1])
         owner[first:after] = np.where(claim > best[first:after], who, owner[first:after])
         best[first:after] = np.fmax(claim, best[first:after])
-        seen.append((first, np.isfinite(claim)))
-        if (claim > 0).any():
+        seen.append((first, ~np.isnan(claim)))
+        if np.isfinite(claim).any():
             sound = dataset.span(clip["key"], 0, length_ns, ["pts"], sound=True)["sound"]
             hears = np.isnan(loud[here]) | ((at >= AROUND_NS // 2) & (at <= length_ns - AROUND_NS // 2))
             loud[here] = np.where(hears, loudness(sound, 0, at), loud[here])
     return owner, np.nan_to_num(loud, nan=np.inf), seen
+
+
+def _claims(dataset: Dataset, key: str, times_ns: Int64[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
+    talk = dataset.column(key, "talk", times_ns)
+    if "lip_motion" not in {spec.name for spec in dataset.specs()}:
+        return claims(talk, np.full(len(talk), np.nan))
+    return claims(talk, dataset.column(key, "lip_motion", times_ns))

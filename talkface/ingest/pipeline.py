@@ -48,7 +48,7 @@ from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight
 
-PACK_VERSION: Final = 8
+PACK_VERSION: Final = 7
 """Part of every pack's name: raise it when the same configuration gives other bytes."""
 
 
@@ -278,14 +278,14 @@ class _UnitWork:
         return SpeakingCutter(cutter, self.pack.cut, partial(self._claims, sound), loud, source=name)
 
     def _claims(self, sound: Sound, cut: CutClip) -> np.ndarray:
-        """When a clip's face speaks; never, where that cannot be told."""
+        """How strong a clip's face's claim to each frame is; NaN where that cannot be told."""
         speaker = next(a for a in self.tools.annotators if a.name == SPEAKER)
         with self.clock("annotate"):
             try:
                 part = sound.between(cut.start_ns, cut.end_ns)
                 view = uncoded(self._clip(cut), cut, self._framed(cut.rows), part)
                 found = _result(speaker, view, len(cut.pts_ns)).columns
-                return claims(found["talk"], found["mouth"])
+                return claims(found["talk"], found["lip_motion"])
             except _ClipError as error:
                 self._fail(cut, error)
                 return np.full(len(cut.pts_ns), np.nan, np.float32)

@@ -121,7 +121,7 @@ class SpeakingCutter:
         times = np.unique(np.concatenate([around, *([*j.pts_ns, j.end_ns] for j in heard)]))
         claim = np.stack([j.claim_at(times[:-1]) for j in heard])
         places = [np.searchsorted(times, (j.start_ns, j.end_ns)) for j in heard]
-        seen = [(int(first), np.isfinite(own[first:after])) for own, (first, after) in zip(claim, places, strict=True)]
+        seen = [(int(first), ~np.isnan(row[first:after])) for row, (first, after) in zip(claim, places, strict=True)]
         owner = turns_of(owners(claim), seen, times, self.loudness(times), **self._manner)
         return np.asarray(owner[np.isin(times[:-1], clip.pts_ns)] == own)
 

@@ -44,7 +44,7 @@ ROWS = {
     "ctc": ("float16", lambda _, samples: (n_rows(samples), 29)),
     "fan": ("float32", lambda frames, _: (frames, 68, 2)),
     "talk": ("float32", lambda frames, _: (frames,)),
-    "mouth": ("float32", lambda frames, _: (frames,)),
+    "lip_motion": ("float32", lambda frames, _: (frames,)),
     "identity": ("float32", lambda *_: (128,)),
 }
 SCORES = ("fan_confidence", "sync_offset_ms", "sync_confidence", "sync_margin", "syncnet_offset_ms", "lse_c", "lse_d",

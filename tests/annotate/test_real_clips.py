@@ -31,7 +31,7 @@ SECONDS, STEP_SECONDS = 1.6, 0.2
 AT_INGEST = ("box", "landmarks", "arkit", "head", "mel", "voice", "quality")
 BY_COMMAND = ("flame", "wav2vec", "ctc", "sync", "speaker", "identity")
 BY_HASH = ("fan", "syncnet")
-ON_FACES = {"flame": "lm68", "fan": "box", "talk": "box", "mouth": "lm", "lm": "lm68"}
+ON_FACES = {"flame": "lm68", "fan": "box", "talk": "box", "lm": "lm68"}
 """Column to the one that says where there is a face."""
 WHOLE = ("flame_shape", "identity", "mel", "w2v", "ctc")
 SETTINGS_OF = """

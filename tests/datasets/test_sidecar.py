@@ -280,7 +280,8 @@ def test_what_a_dataset_cannot_have_added_comes_with_an_ingest(inputs: Path, too
             ConfigError, match=rf"no column '{column}'; .* Run: toolkit ingest \.\.\. --with \.\.\.,{name}$"
         ):
             dataset.spec(column)
-        with pytest.raises(ConfigError, match=r"landmarks looks at whole frames .* --with \.\.\.,landmarks$"):
+        who = name if name == "landmarks" else f"{name} needs landmarks, which"
+        with pytest.raises(ConfigError, match=rf"^{who} looks at whole frames .* --with \.\.\.,{name}$"):
             to_make(dataset, [name])
     assert how_to_add(dataset, ["mel", "voice"]) == f"toolkit annotate {dataset.url} --with mel,voice"
     assert how_to_add(dataset, ["mel", "head"]) == "toolkit ingest ... --with ...,mel,head"
@@ -509,7 +510,7 @@ def test_what_needs_whole_frames_or_pictures_is_refused(inputs: Path, toolkit: T
     toolkit("ingest", path, "--out", tmp_path / "blind", "--offline", "--config", config, "--no-video", "-j", "0")
     with pytest.raises(ConfigError, match="quality looks at whole frames of the source, of which a dataset keeps"):
         add(tmp_path / "blind", "quality")
-    with pytest.raises(ConfigError, match="landmarks looks at whole frames"):
+    with pytest.raises(ConfigError, match=r"^head needs landmarks, which looks at whole frames"):
         add(tmp_path / "blind", "head")
     with pytest.raises(
         ConfigError, match=r"made without \(--no-video\)\. Run: toolkit ingest .* --with \.\.\.,fan --video$"

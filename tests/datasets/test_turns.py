@@ -40,7 +40,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
                 record |= {"track": track, "start_ns": start, "end_ns": start + record["end_ns"]}
                 about["clips"].append(record)
                 sound = SOUND[ns_to_samples(start) : ns_to_samples(record["end_ns"])]
-                columns = {"talk.npy": npy(words(frames, rng)), "mouth.npy": npy(motion(frames, rng))}
+                columns = {"talk.npy": npy(words(frames, rng)), "lip_motion.npy": npy(motion(frames, rng))}
                 pack.add(record["key"], members | columns | {"flac": encode_flac(sound)})
     build(folder, dataclasses.replace(plan, columns=(*plan.columns, *Annotator.columns)))
     return Dataset(folder.url)
@@ -63,14 +63,16 @@ def test_turns_are_those_of_all_log_odds_side_by_side(faces: Dataset, seconds: f
     clips = [c for c in faces.clips.to_pylist() if c["source"] == "s1.mp4"]
     end_ns = max(c["end_ns"] for c in clips)
     times = np.arange(0, end_ns + STEP_NS, STEP_NS)
-    shown = [[faces.column(c["key"], name, times[:-1] - c["start_ns"]) for name in ("talk", "mouth")] for c in clips]
+    shown = [
+        [faces.column(c["key"], name, times[:-1] - c["start_ns"]) for name in ("talk", "lip_motion")] for c in clips
+    ]
     claim = np.stack(
         [np.where(times[:-1] < c["end_ns"], claims(*both), np.nan) for c, both in zip(clips, shown, strict=True)]
     )
     assert {*owners(claim).tolist()} >= {-1, 0, 1, 2, 3}
     places = [np.searchsorted(times, (c["start_ns"], c["end_ns"])) for c in clips]
     loud = loudness(SOUND[: ns_to_samples(end_ns)], 0, np.minimum(times, end_ns))
-    seen = [(int(a), np.isfinite(own[a:b])) for own, (a, b) in zip(claim, places, strict=True)]
+    seen = [(int(a), ~np.isnan(own[a:b])) for own, (a, b) in zip(claim, places, strict=True)]
     owner = turns_of(owners(claim), seen, times, loud, flicker_seconds=seconds, silence_seconds=0.3)
     assert turns(faces, "s1.mp4", min_seconds=seconds) == [
         Turn(c["key"], start * STEP_NS - c["start_ns"], min(end * STEP_NS, c["end_ns"]) - c["start_ns"])

@@ -190,7 +190,7 @@ def test_a_missing_file_of_what_an_option_asks_for_names_the_option(
     tmp_path: Path, named: tuple[str, ...], way: str
 ) -> None:
     pack, here = Pack(annotators=named, cut=Cut(speaking=True)), Models(offline=True, cache=tmp_path)
-    said = rf"^speaker: light_asd_talkset\.model .*\. To go on without talk, speaking_share, {way}\.$"
+    said = rf"^speaker: light_asd_talkset\.model .*\. To go on without talk, lip_motion, speaking_share, {way}\.$"
     with pytest.raises(WeightsError, match=said):
         settings_fingerprint(pack, here)
     with pytest.raises(WeightsError, match=said):

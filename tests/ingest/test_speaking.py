@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkface.annotate._turns import owners, turns_of
+from talkface.annotate._turns import claims, owners, turns_of
 from talkface.clip import NS, runs
 from talkface.config import Pack
 from talkface.datasets.reader import Dataset, open_dataset
@@ -20,22 +20,22 @@ from tests.conftest import Toolkit
 from tests.hearing import rms, sound_of
 from tests.ingest.test_cut import Moment, cut, face, pack, spans, steady, streams
 
-Talk = Callable[[CutClip], np.ndarray]
+Judge = Callable[[CutClip], np.ndarray]
 
 
-def speaking(settings_: Pack, talk: Talk, loud: Loudness = silent) -> SpeakingCutter:
-    return SpeakingCutter(Cutter(settings_, [], source="a.mp4"), settings_.cut, talk, loud, "a.mp4")
+def speaking(settings_: Pack, judge: Judge, loud: Loudness = silent) -> SpeakingCutter:
+    return SpeakingCutter(Cutter(settings_, [], source="a.mp4"), settings_.cut, judge, loud, "a.mp4")
 
 
-def said(**seconds: list[tuple[float, float]]) -> Talk:
-    """Log-odds of tracks ``t1``, ``t2``... : 2 plus the track's number where it speaks, -2 elsewhere."""
+def said(**seconds: list[tuple[float, float]]) -> Judge:
+    """Claims of tracks ``t1``, ``t2``... : 2 plus the track's number where it speaks, none elsewhere."""
 
-    def talk(clip: CutClip) -> np.ndarray:
+    def judge(clip: CutClip) -> np.ndarray:
         at = clip.pts_ns / NS
         speaks = np.any([(a <= at) & (at < b) for a, b in seconds[f"t{clip.track}"]], axis=0)
-        return np.where(speaks, 2.0 + clip.track, -2.0).astype(np.float32)
+        return np.where(speaks, 2.0 + clip.track, -np.inf)
 
-    return talk
+    return judge
 
 
 def test_a_clip_is_cut_to_where_its_face_speaks() -> None:
@@ -50,7 +50,7 @@ def test_a_clip_is_cut_to_where_its_face_speaks() -> None:
     assert [r.value for r in cutter.rejects] == [0, pytest.approx(0.12)]
 
 
-def test_who_speaks_louder_has_the_moment_and_no_silence_of_another_is_bridged_over_it() -> None:
+def test_whose_claim_is_stronger_has_the_moment_and_no_silence_of_another_is_bridged_over_it() -> None:
     settings_ = pack(max_seconds=8)
     cutter = speaking(settings_, said(t1=[(0, 3)], t2=[(1, 1.4), (2.6, 4)]))
     clips = cut(cutter, steady(5, face(1), face(2, x=200)))
@@ -124,9 +124,10 @@ def test_any_stream(stream: list[Moment], seed: int) -> None:
 
     def judge(clip: CutClip) -> np.ndarray:
         """Changes every third of a second, with flicker; at times nothing is known."""
-        odds = talk[clip.track][clip.pts_ns // (NS // 3) % 60]
+        thirds = clip.pts_ns // (NS // 3)
+        odds, motion = talk[clip.track][thirds % 60], np.abs(talk[clip.track][(thirds + 7) % 60]) / 30
         odds = np.where(clip.pts_ns % 7 == 0, -odds, odds)
-        return np.where(clip.pts_ns % 11 == 0, np.nan, odds).astype(np.float32)
+        return claims(np.where(clip.pts_ns % 11 == 0, np.nan, odds), motion)
 
     def loud(times_ns: np.ndarray) -> np.ndarray:
         return np.random.default_rng(seed).lognormal(0, 3, 997)[times_ns // (NS // 100) % 997]
@@ -150,19 +151,19 @@ def test_any_stream(stream: list[Moment], seed: int) -> None:
             assert taken == 1, (pts_ns, clip.track)
 
 
-def spoken(clips: list[CutClip], judge: Talk, loud: Loudness, settings_: Pack) -> set[tuple[int, int, int]]:
+def spoken(clips: list[CutClip], judge: Judge, loud: Loudness, settings_: Pack) -> set[tuple[int, int, int]]:
     """Track, start and end of what must be cut out, by the turns of the whole source at once."""
     ends = [-10 * NS, max([c.end_ns for c in clips], default=0) + 10 * NS]
     times = np.unique(np.concatenate([ends, *([*c.pts_ns, c.end_ns] for c in clips)]).astype(np.int64))
-    odds = np.full((len(clips), len(times) - 1), np.nan)
+    claim = np.full((len(clips), len(times) - 1), np.nan)
     for who, clip in enumerate(clips):
-        talk = np.where(clip.has_mesh, judge(clip), np.nan)
-        for pts_ns, until_ns, value in zip(clip.pts_ns, [*clip.pts_ns[1:], clip.end_ns], talk, strict=True):
-            odds[who, (pts_ns <= times[:-1]) & (times[:-1] < until_ns)] = value
+        own = np.where(clip.has_mesh, judge(clip), np.nan)
+        for pts_ns, until_ns, value in zip(clip.pts_ns, [*clip.pts_ns[1:], clip.end_ns], own, strict=True):
+            claim[who, (pts_ns <= times[:-1]) & (times[:-1] < until_ns)] = value
     places = [np.searchsorted(times, (c.start_ns, c.end_ns)) for c in clips]
     manner = {"flicker_seconds": settings_.cut.min_seconds, "silence_seconds": settings_.cut.silence_seconds}
-    seen = [(int(a), np.isfinite(odds[who, a:b])) for who, (a, b) in enumerate(places)]
-    owner = turns_of(owners(odds), seen, times, loud(times), **manner) if clips else np.zeros(0)
+    seen = [(int(a), ~np.isnan(claim[who, a:b])) for who, (a, b) in enumerate(places)]
+    owner = turns_of(owners(claim), seen, times, loud(times), **manner) if clips else np.zeros(0)
     found = set()
     for who, clip in enumerate(clips):
         own = owner[np.searchsorted(times, clip.pts_ns)] == who
@@ -204,6 +205,17 @@ def test_in_an_interview_they_take_turns_in_pauses(interview: Dataset) -> None:
         assert after["start_ns"] - before["end_ns"] <= NS // 2
         between = np.concatenate([sounds[before["key"]][-320:], sounds[after["key"]][:320]])
         assert rms(between) < np.quantile(usual, 0.2)
+
+
+def test_in_an_interview_each_word_is_its_speakers(interview: Dataset) -> None:
+    """Two words that the network alone would both give to the first, who is still while the second says one."""
+
+    def tracks(start: float, end: float) -> set[int]:
+        return {
+            c["track"] for c in interview.clips.to_pylist() if c["start_ns"] < end * NS and start * NS < c["end_ns"]
+        }
+
+    assert [tracks(9.92, 10.32), tracks(10.4, 10.88), tracks(11, 15.9), tracks(16.1, 17.2)] == [{2}, {1}, {2}, {1}]
 
 
 def test_what_was_cut_away_is_told(interview: Dataset, toolkit: Toolkit) -> None:
