@@ -69,10 +69,8 @@ def _heard(
 
     One clip at a time is in memory.
     """
-    seen = []
-    best, owner, loud = (
-        np.full(n, v) for n, v in ((len(times) - 1, -np.inf), (len(times) - 1, -1), (len(times), np.nan))
-    )
+    seen, moments = [], len(times) - 1
+    best, owner, loud = np.full(moments, -np.inf), np.full(moments, -1), np.full(len(times), np.nan)
     for who, (clip, (first, after)) in enumerate(zip(clips, places, strict=True)):
         length_ns, here = clip["end_ns"] - clip["start_ns"], slice(first, after + 1)
         at = np.minimum(times[here] - clip["start_ns"], length_ns)
@@ -88,7 +86,7 @@ def _heard(
 
 
 def _claims(dataset: Dataset, key: str, times_ns: Int64[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
-    talk = dataset.column(key, "talk", times_ns)
-    if "lip_motion" not in {spec.name for spec in dataset.specs()}:
-        return claims(talk, np.full(len(talk), np.nan))
-    return claims(talk, dataset.column(key, "lip_motion", times_ns))
+    motion = np.full(len(times_ns), np.nan)
+    if any(spec.name == "lip_motion" for spec in dataset.specs()):
+        motion = dataset.column(key, "lip_motion", times_ns)
+    return claims(dataset.column(key, "talk", times_ns), motion)

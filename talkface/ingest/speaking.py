@@ -42,9 +42,9 @@ class _Judged:
 class SpeakingCutter:
     """A `Cutter` whose clips are only where their face speaks.
 
-    ``judge`` gives a clip's claims to each of its frames, ``loudness`` finds the pauses in which they
-    begin and end. A clip is held back until all clips have closed that were seen at the same time or a little later.
-    What is cut away goes to ``rejects``, and so does speech of less than ``cut.min_seconds``.
+    ``judge`` gives a clip's claims to its frames, ``loudness`` finds the pauses in which parts begin and end. A clip is
+    held back until all clips have closed that were seen at the same time or a little later. What is cut away goes to
+    ``rejects``, and so does speech of less than ``cut.min_seconds``.
     """
 
     cutter: Cutter

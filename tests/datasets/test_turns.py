@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from talkface.clip import NS, ns_to_samples, runs
 from talkface.datasets.build import build
 from talkface.datasets.reader import Dataset
 from talkface.datasets.turns import STEP_NS, Turn, turns
+from talkface.errors import ConfigError
 from talkface.media import encode_flac
 from talkface.store import PACKS, Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
@@ -29,8 +31,12 @@ SOUND = (WORDS * np.random.default_rng(1).normal(0, 1, len(WORDS))).astype(np.in
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return made(tmp_path_factory.mktemp("faces"), "talk", "lip_motion")
+
+
+def made(path: Path, *names: str) -> Dataset:
     """Some sources of five clips each, most of which overlap; the last is one frame after a gap."""
-    folder, rng = Folder(tmp_path_factory.mktemp("faces")), np.random.default_rng(0)
+    folder, rng = Folder(path), np.random.default_rng(0)
     plan = make_plan(folder, SOURCES)
     for used in plan.packs:
         about: dict[str, Any] = {"clips": [], "rejects": []}
@@ -40,9 +46,11 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
                 record |= {"track": track, "start_ns": start, "end_ns": start + record["end_ns"]}
                 about["clips"].append(record)
                 sound = SOUND[ns_to_samples(start) : ns_to_samples(record["end_ns"])]
-                columns = {"talk.npy": npy(words(frames, rng)), "lip_motion.npy": npy(motion(frames, rng))}
-                pack.add(record["key"], members | columns | {"flac": encode_flac(sound)})
-    build(folder, dataclasses.replace(plan, columns=(*plan.columns, *Annotator.columns)))
+                columns = {"talk": words(frames, rng), "lip_motion": motion(frames, rng)}
+                members |= {f"{name}.npy": npy(columns[name]) for name in names}
+                pack.add(record["key"], members | {"flac": encode_flac(sound)})
+    specs = [spec for spec in Annotator.columns if spec.name in names]
+    build(folder, dataclasses.replace(plan, columns=(*plan.columns, *specs)))
     return Dataset(folder.url)
 
 
@@ -108,3 +116,11 @@ def test_where_one_face_follows_another_the_sound_is_quiet(faces: Dataset) -> No
             levels.append(float(np.abs(around).mean()))
     assert len(levels) >= 10
     assert np.mean(np.array(levels) < 300) > 0.7
+
+
+def test_without_lip_motion_log_odds_alone_tell_and_without_them_nothing_does(faces: Dataset, tmp_path: Path) -> None:
+    """A dataset that was made before there was lip motion."""
+    before = made(tmp_path / "before", "talk")
+    assert turns(before, "s0.mp4") and turns(before, "s0.mp4") != turns(faces, "s0.mp4")
+    with pytest.raises(ConfigError, match=r"no column 'talk'.* --with .*speaker"):
+        turns(made(tmp_path / "never"), "s0.mp4")
