@@ -28,7 +28,7 @@ from talkface.commands._options import (
 from talkface.config import Ingest
 
 if TYPE_CHECKING:
-    from talkface.datasets.build import Plan
+    from talkface.datasets.packs import Plan
     from talkface.datasets.schema import DatasetInfo
     from talkface.ingest.job import IngestResult
     from talkface.ingest.scan import ScanResult
@@ -122,7 +122,8 @@ def _ingest_and_build(
 ) -> tuple["IngestResult", "DatasetInfo"]:
     """Make what packs are missing, then the dataset; a pack that turns out to be damaged is made once more."""
     from talkface.console import progress_bar
-    from talkface.datasets.build import DamagedPack, build
+    from talkface.datasets.build import build
+    from talkface.datasets.packs import DamagedPack
     from talkface.ingest import job
     from talkface.store import PACKS
 
@@ -147,7 +148,7 @@ def _ingest_and_build(
 
 def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":
     """What to build a dataset of after an ingest."""
-    from talkface.datasets.build import PackUse, Plan
+    from talkface.datasets.packs import PackUse, Plan
 
     return Plan(
         sources=result.sources,

@@ -6,81 +6,25 @@ that has one is whole.
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any
 
-from talkface.annotate.base import Rows, annotator_class, make_annotator
-from talkface.clip import ColumnSpec, Labels, ScoreSpec
+from talkface.clip import ScoreSpec
 from talkface.config import Build, Ingest
 from talkface.datasets import schema
 from talkface.datasets.card import card
-from talkface.datasets.selection import Mark, Selection
+from talkface.datasets.packs import Candidate, PackReader, PackUse, Plan, labelled_members, read_packs
+from talkface.datasets.selection import Selection
 from talkface.datasets.split import read_splitting
 from talkface.errors import ConfigError, DatasetError, RunError
-from talkface.store import CHUNK, PACKS, Folder, TarWriter, npy, read_pack_index, read_table, sha256_of, table_bytes
+from talkface.store import PACKS, Folder, TarWriter, read_pack_index, read_table, sha256_of, table_bytes
 
 PLAN = f"{PACKS}/plan.json"
 """What the last build was made from, so that it can be made again without the inputs."""
 
-AGAIN = "Run the same ingest again: it makes it anew."
-
 MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackUse:
-    """A pack, the source whose clips it holds, and what comes before its clips' names in their keys."""
-
-    name: str
-    source: str
-    prefix: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything about a dataset that its packs do not say."""
-
-    sources: Sequence[Mapping[str, Any]]
-    packs: Sequence[PackUse]
-    rejects: Sequence[Mapping[str, Any]]
-    columns: Sequence[ColumnSpec]
-    scores: Sequence[ScoreSpec]
-    info: Mapping[str, Any]
-    has_video: bool
-    build: Build
-    marks: Mapping[str, Mark] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A clip in a pack, with its record and where its members lie.
-
-    ``labelled`` holds the members that packs do not: they say what the source's labels say.
-    """
-
-    pack: str
-    record: Mapping[str, Any]
-    source: Mapping[str, Any]
-    members: Mapping[str, tuple[int, int]]
-    labelled: Mapping[str, bytes] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        return str(self.record["key"])
-
-
-class DamagedPack(DatasetError):
-    """A pack that is missing or not what it was; without it, its unit is done again by the next ingest."""
-
-    def __init__(self, message: str, pack: str) -> None:
-        super().__init__(message)
-        self.pack = pack
 
 
 def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
@@ -88,7 +32,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
 
     Raises DamagedPack if a pack is missing or not what it was.
     """
-    candidates, rejects, made_with = _read_packs(folder, plan)
+    candidates, rejects, made_with = read_packs(folder, plan)
     folder.write(PLAN, _plan_bytes(plan))
     folder.remove("dataset.json")
     failures = {c.key: _failures(c, plan) for c in candidates}
@@ -168,7 +112,7 @@ def _built_with(info: Mapping[str, Any], settings: Build) -> Mapping[str, Any]:
 
 def kept_keys(folder: Folder, plan: Plan) -> set[str]:
     """Keys of the clips that a build by this plan would keep. Raises DatasetError if a pack is missing or damaged."""
-    return {c.key for c in _read_packs(folder, plan)[0] if not _failures(c, plan)}
+    return {c.key for c in read_packs(folder, plan)[0] if not _failures(c, plan)}
 
 
 def refuse_foreign(folder: Folder) -> None:
@@ -227,7 +171,7 @@ def _plan_from(raw: dict[str, Any]) -> Plan:
     _info(plan, (), (), {})
     _source_rows(plan, (), [dict(r) for r in plan.rejects])
     for source in plan.sources:
-        _labelled(source, plan)
+        labelled_members(source, plan)
     return plan
 
 
@@ -246,74 +190,9 @@ def _remove_other_packs(folder: Folder, kept: Set[str]) -> None:
                 folder.remove(f"{PACKS}/{name}")
 
 
-class _Contents(NamedTuple):
-    """What the packs hold: clips, rejects, and what made them (versions by library)."""
-
-    clips: list[Candidate]
-    rejects: list[dict[str, Any]]
-    made_with: dict[str, list[str]]
-
-
-def _read_packs(folder: Folder, plan: Plan) -> _Contents:
-    packs = Folder(f"{folder.url}/{PACKS}")
-    by_name = {s["name"]: s for s in plan.sources}
-    labelled = {name: _labelled(source, plan) for name, source in by_name.items()}
-    contents = _Contents([], [dict(r) for r in plan.rejects], defaultdict(list))
-    counted: dict[str, tuple[int, int]] = {}
-    for use in plan.packs:
-        index = read_pack_index(packs, use.name)
-        if index is None:
-            raise DamagedPack(f"{packs.path(use.name)}.tar: missing or damaged. {AGAIN}", use.name)
-        if any(not {"members", "share", "status"} <= {*record, *index} for record in index["clips"]):
-            raise DamagedPack(f"{packs.path(use.name)}.json: of another version of talkface. {AGAIN}", use.name)
-        for record in _numbered(index["clips"], counted, use.source):
-            places = index["members"][record["key"]]
-            made = _with_labels({**record, "key": use.prefix + record["key"]}, labelled[use.source])
-            members = {ext: data for columns in labelled[use.source].values() for ext, data in columns.items()}
-            contents.clips.append(Candidate(use.name, made, by_name[use.source], places, members))
-        contents.rejects.extend({**row, "source": use.source} for row in index["rejects"])
-        for library, version in {**index.get("libraries", {}), "mesh": index.get("mesh", "")}.items():
-            contents.made_with[library] = sorted({*contents.made_with[library], version} - {""})
-    return contents
-
-
-def _numbered(
-    records: Sequence[Mapping[str, Any]], counted: dict[str, tuple[int, int]], source: str
-) -> list[dict[str, Any]]:
-    """Records whose tracks and shots count on from those of the source's earlier units, which know nothing of them."""
-    track, shot = counted.get(source, (0, 0))
-    moved = [{**r, "track": r["track"] + track, "shot": r["shot"] + shot} for r in records]
-    tracks, shots = [track, *(r["track"] for r in moved)], [shot - 1, *(r["shot"] for r in moved)]
-    counted[source] = max(tracks), max(shots) + 1
-    return moved
-
-
-def _labelled(source: Mapping[str, Any], plan: Plan) -> dict[str, dict[str, bytes]]:
-    """The members that say what a source's labels say, by annotator."""
-    labels = Labels(**{f.name: source[f.name] for f in dataclasses.fields(Labels)})
-    members: dict[str, dict[str, bytes]] = {}
-    for name, record in plan.info["annotators"].items():
-        if hasattr(annotator_class(name), "labelled"):
-            columns: Rows = make_annotator(name, record["config"]).labelled(labels)  # type: ignore[attr-defined]
-            members[name] = {schema.member_name(column): npy(values) for column, values in columns.items()}
-    return members
-
-
-def _with_labels(record: dict[str, Any], labelled: Mapping[str, Any]) -> dict[str, Any]:
-    """A clip's record with what the pipeline says of all other annotators: how much they had."""
-    share, status = dict.fromkeys(labelled, 1.0), dict.fromkeys(labelled, "ok")
-    return record | {"share": record["share"] | share, "status": record["status"] | status}
-
-
 def clips_in_packs(folder: Folder) -> dict[str, Candidate]:
     """Every clip in the packs of the last build by key. Raises DatasetError if a pack is missing or damaged."""
-    return {c.key: c for c in _read_packs(folder, planned(folder))[0]}
-
-
-def read_members(folder: Folder, clip: Candidate, members: Sequence[str]) -> dict[str, bytes]:
-    """Members of a clip in its pack. Raises DatasetError if one is not there."""
-    with _PackReader(folder) as packs:
-        return {ext: packs.member(clip, ext) for ext in members}
+    return {c.key: c for c in read_packs(folder, planned(folder))[0]}
 
 
 def _failures(clip: Candidate, plan: Plan) -> list[dict[str, Any]]:
@@ -364,7 +243,7 @@ def _write_shards(
     shards: list[dict[str, Any]] = []
     members: list[dict[str, Any]] = []
     order = schema.member_order(plan.columns, has_video=plan.has_video)
-    with _PackReader(folder) as packs:
+    with PackReader(folder) as packs:
         for split, of_split in groupby(kept, key=lambda c: splits[c.key]):
             for number, group in enumerate(_shard_groups(of_split, plan.build.shard_megabytes)):
                 shard = f"{split}/{number:06d}.tar"
@@ -388,7 +267,7 @@ def _shard_groups(clips: Iterator[Candidate], megabytes: float) -> Iterator[list
 
 
 def _write_shard(
-    folder: Folder, shard: str, clips: Sequence[Candidate], order: Sequence[str], packs: "_PackReader"
+    folder: Folder, shard: str, clips: Sequence[Candidate], order: Sequence[str], packs: "PackReader"
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rows = []
     with folder.create(shard) as file:
@@ -400,49 +279,6 @@ def _write_shard(
                 rows.append({"key": clip.key, "member": ext, "shard": shard, **placed.place()})
         tar.close()
     return rows, {"bytes": tar.bytes, "sha256": tar.sha256}
-
-
-class _PackReader:
-    """Reads members from packs, keeping the last one open: clips of a unit lie side by side.
-
-    Raises DamagedPack for a pack that is not what it was when it was made.
-    """
-
-    def __init__(self, folder: Folder) -> None:
-        self._packs = Folder(f"{folder.url}/{PACKS}")
-        self._open: tuple[str, BinaryIO] | None = None
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "_PackReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def member(self, clip: Candidate, ext: str) -> bytes:
-        if ext in clip.labelled:
-            return clip.labelled[ext]
-        if self._open is None or self._open[0] != clip.pack:
-            self._stack.close()
-            self._open = clip.pack, self._stack.enter_context(self._whole(clip.pack))
-        offset, size = clip.members[ext]
-        file = self._open[1]
-        file.seek(offset)
-        return file.read(size)
-
-    @contextmanager
-    def _whole(self, name: str) -> Iterator[BinaryIO]:
-        """A pack whose bytes are those of its index; one that lies elsewhere is fetched once."""
-        index = read_pack_index(self._packs, name)
-        with self._packs.open(f"{name}.tar") as file, ExitStack() as stack:
-            if not self._packs.is_local:
-                fetched = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
-                shutil.copyfileobj(file, fetched, CHUNK)
-            pack = file if self._packs.is_local else fetched
-            pack.seek(0)
-            if index is None or sha256_of(pack) != index["sha256"]:
-                raise DamagedPack(f"{self._packs.path(name)}.tar: damaged. {AGAIN}", name)
-            yield pack
 
 
 def sample_json(clip: Candidate) -> dict[str, Any]:

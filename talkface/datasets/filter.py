@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from talkface.config import Threshold
-from talkface.datasets.build import Plan, kept_keys, planned
+from talkface.datasets.build import kept_keys, planned
+from talkface.datasets.packs import Plan
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import Cost, Selection, costs
 from talkface.errors import ConfigError, DatasetError

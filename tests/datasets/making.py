@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 from talkface.annotate.head import Annotator as Head
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets.build import PackUse, Plan, build
+from talkface.datasets.build import build
+from talkface.datasets.packs import PackUse, Plan
 from talkface.media import VideoWriter, encode_flac
 from talkface.store import PACKS, Folder, npy, write_pack
 from tests.datasets.conftest import NOTHING, make_plan, source

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.config import Threshold
-from talkface.datasets.build import DamagedPack, build, rebuild, refuse_foreign, refuse_to_lose
+from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose
+from talkface.datasets.packs import DamagedPack
 from talkface.datasets.reader import Dataset
 from talkface.datasets.split import Splitting
 from talkface.datasets.verify import verify

@@ -14,7 +14,8 @@ from talkface.annotate.mel import log_mel
 from talkface.annotate.wav2vec import Annotator as Wav2vec
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets.build import PackUse, Plan, build
+from talkface.datasets.build import build
+from talkface.datasets.packs import PackUse, Plan
 from talkface.media import encode_flac
 from talkface.motion import head_rows
 from talkface.store import PACKS, Folder, npy, write_pack

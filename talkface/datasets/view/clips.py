@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from talkface.annotate.head import euler_degrees
 from talkface.datasets import schema
-from talkface.datasets.build import Candidate, clips_in_packs, read_members, sample_json
+from talkface.datasets.build import clips_in_packs, sample_json
+from talkface.datasets.packs import Candidate, read_members
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import Selection, read_selection
 from talkface.errors import DatasetError
