@@ -174,6 +174,11 @@ def print_filter(found: "Survey", reasons: Mapping[str, "Rule"]) -> None:
         f"{found.clips} clips, {found.together} outside the thresholds; marks: {found.keep} keep, {found.drop} drop; "
         f"{found.shown} shown"
     )
+    for name, bounds in found.built_with.items():
+        sides = " and ".join(
+            f"{side} {bound:g}" for side, bound in (("min", bounds.min), ("max", bounds.max)) if bound is not None
+        )
+        console.print(f"the ingest asked for {name} {sides}")
     if found.rejected:
         back = (
             "the packs are gone: only a new ingest brings them back"

@@ -20,7 +20,9 @@ def command(
         typer.Option("--set", metavar="SCORE.min=VALUE", help="A bound, .min or .max; without a value: take it away."),
     ] = None,
     preset: Annotated[str | None, typer.Option(help=f"Bounds for a kind of footage: {', '.join(PRESETS)}.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Forget the thresholds so far; marks stay.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget the thresholds so far but the ingest's; marks stay.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the shards anew from the packs.")] = False,
 ) -> None:
@@ -31,7 +33,7 @@ def command(
     from talkface.console import console, print_filter, print_stale
     from talkface.datasets.adding import how_to_add
     from talkface.datasets.build import rebuild as build_again
-    from talkface.datasets.filter import survey, with_bounds
+    from talkface.datasets.filter import ingested_with, measured, survey, with_bounds
     from talkface.datasets.reader import Dataset, open_dataset
     from talkface.datasets.selection import change_selection, check_selection, read_selection, score_names
 
@@ -45,7 +47,8 @@ def command(
 
     def change(selection: "Selection") -> "Selection":
         old: Mapping[str, Threshold] = {} if reset else selection.thresholds
-        return selection.model_copy(update={"thresholds": with_bounds({**old, **wanted}, set_ or [])})
+        bounds = with_bounds({**old, **wanted}, set_ or [], ingested_with(dataset))
+        return selection.model_copy(update={"thresholds": bounds})
 
     selection = change(read_selection(dataset.folder))
     check_selection(dataset, selection)
@@ -61,7 +64,7 @@ def command(
         )
     if rebuild and not dry_run:
         with dataset.folder.lock():
-            info = build_again(dataset.folder, selection)
+            info = build_again(dataset.folder, selection, measured(dataset, selection))
         console.print(f"built anew: {sum(s['clips'] for s in info.splits.values()):.0f} clips in the shards")
         print_stale(Dataset(url))
     elif asked:

@@ -27,6 +27,7 @@ def command(
     """
     from talkface.console import console, errors
     from talkface.datasets.build import planned, rebuild
+    from talkface.datasets.filter import measured
     from talkface.datasets.reader import open_dataset
     from talkface.datasets.selection import read_selection
     from talkface.datasets.split import decide, doubt, read_splitting, summary, write_splitting
@@ -50,7 +51,8 @@ def command(
         return
     with dataset.folder.lock():
         write_splitting(dataset.folder, splitting)
-        rebuild(dataset.folder, read_selection(dataset.folder))
+        selection = read_selection(dataset.folder)
+        rebuild(dataset.folder, selection, measured(dataset, selection))
     console.print(f"written: {dataset.folder.path('split.json')}; the shards were built anew", markup=False)
     for name in dataset.sidecars:
         console.print(f"{name} lies beside the old shards. Run: toolkit annotate {url} --with {name}", markup=False)

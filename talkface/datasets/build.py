@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from talkface.clip import ScoreSpec
-from talkface.config import Build, Ingest
+from talkface.config import Build, Ingest, Threshold
 from talkface.datasets import schema
 from talkface.datasets.card import card
 from talkface.datasets.packs import Candidate, PackReader, PackUse, Plan, labelled_members, read_packs
@@ -23,6 +23,9 @@ from talkface.store import PACKS, Folder, TarWriter, read_pack_index, read_table
 
 PLAN = f"{PACKS}/plan.json"
 """What the last build was made from, so that it can be made again without the inputs."""
+
+Measured = Mapping[str, Mapping[str, float]]
+NOTHING: Measured = {}
 
 MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
 
@@ -61,12 +64,12 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     return info
 
 
-def rebuild(folder: Folder, selection: Selection | None = None) -> schema.DatasetInfo:
-    """Build again from the packs and the plan of the last build, with a selection made part of the plan.
+def rebuild(folder: Folder, selection: Selection | None = None, measured: Measured = NOTHING) -> schema.DatasetInfo:
+    """Build again from the packs and the plan of the last build, with a selection made part of it (see `planned`).
 
     Raises DatasetError if these are gone or damaged; nothing has been changed then.
     """
-    plan = planned(folder, selection)
+    plan = planned(folder, selection, measured)
     packs = Folder(f"{folder.url}/{PACKS}")
     for name in {use.name for use in plan.packs}:
         index = read_pack_index(packs, name)
@@ -77,10 +80,11 @@ def rebuild(folder: Folder, selection: Selection | None = None) -> schema.Datase
     return build(folder, plan)
 
 
-def planned(folder: Folder, selection: Selection | None = None) -> Plan:
-    """The plan of the last build; a selection's thresholds go over its own, and marks over both.
+def planned(folder: Folder, selection: Selection | None = None, measured: Measured = NOTHING) -> Plan:
+    """The plan of the last build; with a selection, what a build by that would be made from.
 
-    Raises DatasetError if it is gone, or of another version.
+    ``measured`` are the scores that the selection bounds and packs do not hold, by name and key. Raises DatasetError if
+    the plan is gone, or of another version.
     """
     try:
         raw = json.loads(folder.read(PLAN))
@@ -96,18 +100,34 @@ def planned(folder: Folder, selection: Selection | None = None) -> Plan:
         ) from error
     if selection is None:
         return plan
-    scores = {s.name for s in plan.scores}
-    thresholds = plan.build.thresholds | {n: t for n, t in selection.thresholds.items() if n in scores}
-    settings = plan.build.model_copy(update={"thresholds": thresholds})
-    return dataclasses.replace(plan, build=settings, marks=selection.marks, info=_built_with(plan.info, settings))
+    known = {name: {**plan.measured.get(name, {}), **measured.get(name, {})} for name in selection.thresholds}
+    outside = {name: _outside(values, selection.thresholds[name]) for name, values in known.items()}
+    chosen = dataclasses.replace(
+        plan, marks=selection.marks, thresholds=selection.thresholds, measured={n: v for n, v in outside.items() if v}
+    )
+    return dataclasses.replace(chosen, info=_built_with(chosen))
 
 
-def _built_with(info: Mapping[str, Any], settings: Build) -> Mapping[str, Any]:
-    """What dataset.json says, with the settings of another build."""
-    if "build" not in info["config"]:
-        return info
-    config = {**info["config"], "build": settings.model_dump(mode="json")}
-    return {**info, "config": config, "config_hash": Ingest.model_validate(config).hash()}
+def _outside(values: Mapping[str, float], bounds: Threshold) -> dict[str, float]:
+    return {key: value for key, value in values.items() if _missed(value, bounds)}
+
+
+def _missed(value: float | None, bounds: Threshold) -> list[tuple[str, float, float]]:
+    """The side on which a score lies outside its bounds, with score and bound; one that is missing passes."""
+    if value is None or schema.is_missing(value):
+        return []
+    low = [("min", value, bounds.min)] if bounds.min is not None and value < bounds.min else []
+    high = [("max", value, bounds.max)] if bounds.max is not None and value > bounds.max else []
+    return low + high
+
+
+def _built_with(plan: Plan) -> Mapping[str, Any]:
+    """What dataset.json says, with the thresholds that decide."""
+    if "build" not in plan.info["config"]:
+        return plan.info
+    settings = plan.build.model_copy(update={"thresholds": plan.bounds})
+    config = {**plan.info["config"], "build": settings.model_dump(mode="json")}
+    return {**plan.info, "config": config, "config_hash": Ingest.model_validate(config).hash()}
 
 
 def kept_keys(folder: Folder, plan: Plan) -> set[str]:
@@ -156,7 +176,8 @@ def refuse_to_lose(
 
 
 def _plan_bytes(plan: Plan) -> bytes:
-    raw = dataclasses.asdict(plan) | {"build": plan.build.model_dump(mode="json")}
+    thresholds = {name: bounds.model_dump() for name, bounds in plan.thresholds.items()}
+    raw = dataclasses.asdict(plan) | {"build": plan.build.model_dump(mode="json"), "thresholds": thresholds}
     return json.dumps(raw, sort_keys=True, indent=1).encode()
 
 
@@ -166,7 +187,8 @@ def _plan_from(raw: dict[str, Any]) -> Plan:
     scores = [ScoreSpec(**s) for s in raw["scores"]]
     packs = [PackUse(**use) for use in raw["packs"]]
     marks = dict(raw.get("marks", {}))
-    known = {"columns": columns, "scores": scores, "packs": packs, "marks": marks}
+    thresholds = {name: Threshold.model_validate(bounds) for name, bounds in raw.get("thresholds", {}).items()}
+    known = {"columns": columns, "scores": scores, "packs": packs, "marks": marks, "thresholds": thresholds}
     plan = Plan(**raw | known | {"build": Build.model_validate(raw["build"])})
     _info(plan, (), (), {})
     _source_rows(plan, (), [dict(r) for r in plan.rejects])
@@ -201,13 +223,8 @@ def _failures(clip: Candidate, plan: Plan) -> list[dict[str, Any]]:
     if mark is not None:
         return [] if mark == "keep" else [_dropped(clip)]
     failed = []
-    for name, bounds in plan.build.thresholds.items():
-        value = clip.record["scores"].get(name)
-        if schema.is_missing(value):
-            continue
-        for bound, side, below in ((bounds.min, "min", True), (bounds.max, "max", False)):
-            if bound is not None and (value < bound if below else value > bound):
-                failed.append(_threshold_reject(clip, name, side, float(value), float(bound)))
+    for name, bounds in plan.bounds.items():
+        failed += [_threshold_reject(clip, name, *missed) for missed in _missed(plan.score(clip, name), bounds)]
     return failed
 
 

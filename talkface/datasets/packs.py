@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from talkface.annotate.base import Rows, annotator_class, make_annotator
 from talkface.clip import ColumnSpec, Labels, ScoreSpec
-from talkface.config import Build
+from talkface.config import Build, Threshold
 from talkface.datasets import schema
 from talkface.datasets.selection import Mark
 from talkface.errors import DatasetError
@@ -31,7 +31,12 @@ class PackUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything about a dataset that its packs do not say."""
+    """Everything about a dataset that its packs do not say.
+
+    ``build`` are the settings of the ingest. ``marks`` and ``thresholds`` are a selection's, which go before those.
+    ``measured`` holds what sidecars say of the clips that these thresholds leave out, score by score and key by key:
+    once a clip is out of the shards, no sidecar knows it.
+    """
 
     sources: Sequence[Mapping[str, Any]]
     packs: Sequence[PackUse]
@@ -42,6 +47,18 @@ class Plan:
     has_video: bool
     build: Build
     marks: Mapping[str, Mark] = field(default_factory=dict)
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> dict[str, Threshold]:
+        """The thresholds that decide."""
+        return {**self.build.thresholds, **self.thresholds}
+
+    def score(self, clip: "Candidate", name: str) -> float | None:
+        """A clip's score or other number that a threshold may bound; None or NaN where it is not known."""
+        packed: Mapping[str, float] = {**clip.record, **clip.record["scores"]}
+        return packed.get(name, self.measured.get(name, {}).get(clip.key))
 
 
 @dataclass(frozen=True)

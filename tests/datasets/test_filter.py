@@ -44,7 +44,7 @@ def test_laxer_thresholds_tell_what_a_rebuild_brings_back_and_it_does(dataset: D
     rebuild(dataset.folder, laxer)
     assert len(Dataset(dataset.url)) == 12 and verify(dataset.url) == []
     assert "s0-1" in open_dataset(dataset.url) and survey(Dataset(dataset.url), laxer).rejected == 0
-    rebuild(dataset.folder, choose(coverage=Threshold(min=0.5)))
+    rebuild(dataset.folder, Selection())
     assert files_of(Path(dataset.folder.root)) == as_built
 
 
@@ -110,6 +110,33 @@ def test_bounds_are_set_changed_and_taken_away() -> None:
     assert with_bounds(first, ["a.min=", "b.max="]) == {"a": Threshold(max=1000.0)}
 
 
+def test_bounds_of_the_ingest_hold_side_by_side_until_they_are_taken_away() -> None:
+    ingested = {"a": Threshold(min=0.5, max=2)}
+    assert with_bounds({}, ["a.max=1"], ingested) == {"a": Threshold(min=0.5, max=1)}
+    assert with_bounds({}, ["a.min="], ingested) == {"a": Threshold(max=2)}
+    assert with_bounds({}, ["a.min=", "a.max="], ingested) == {"a": Threshold()}
+    assert with_bounds({}, [], ingested) == {}
+
+
+def test_a_threshold_of_the_ingest_can_be_taken_away_and_comes_back(dataset: Dataset, toolkit: Toolkit) -> None:
+    """By ``--set`` without a value, and by ``--reset``; the command says what the ingest asked for."""
+    assert "the ingest asked for coverage min 0.5" in toolkit("filter", dataset.url).stdout
+    gone = toolkit("filter", dataset.url, "--set", "coverage.min=", "--rebuild").stdout
+    assert "the ingest asked" not in gone and "1 would come back" in gone
+    assert len(Dataset(dataset.url)) == 12
+    toolkit("filter", dataset.url, "--set", "coverage.max=0.5", "--rebuild")
+    assert Dataset(dataset.url).keys() == ["s0-1"]
+    toolkit("filter", dataset.url, "--reset", "--rebuild")
+    assert len(Dataset(dataset.url)) == 11
+
+
+def test_a_rebuild_goes_by_every_number_of_a_clip(dataset: Dataset) -> None:
+    """`duration` is no annotator's score."""
+    longest = max(dataset.clips.column("duration").to_pylist())
+    rebuild(dataset.folder, choose(duration=Threshold(min=longest)))
+    assert set(Dataset(dataset.url).clips.column("duration").to_pylist()) == {longest}
+
+
 @pytest.mark.parametrize("text", ["a=1", "a.mean=1", "a.min=x", "a.min=nan", "a.min", ".min=1"])
 def test_what_does_not_read_as_a_bound(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
@@ -123,7 +150,7 @@ def test_bounds_that_nothing_passes() -> None:
 
 def test_the_command(dataset: Dataset, toolkit: Toolkit) -> None:
     before = files_of(Path(dataset.folder.root))
-    dry = toolkit("filter", dataset.url, "--set", "duration.min=0.45", "--set", "coverage.min=0.1", "--dry-run").stdout
+    dry = toolkit("filter", dataset.url, "--set", "coverage.min=0.1", "--dry-run").stdout
     assert "nothing written" in dry and "1 would come back with --rebuild" in dry
     assert files_of(Path(dataset.folder.root)) == before
     toolkit("filter", dataset.url, "--set", "duration.min=0.45")

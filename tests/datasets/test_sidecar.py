@@ -227,6 +227,30 @@ def test_thresholds_may_bound_a_sidecars_scores(copy: Path) -> None:
         open_dataset(str(copy))
 
 
+def test_a_rebuild_goes_by_a_sidecars_scores_and_remembers_them(copy: Path, toolkit: Toolkit) -> None:
+    """Of clips that are out of the shards no sidecar knows a score; a laxer threshold brings them back all the same."""
+
+    def rebuilt(*how: str) -> list[str]:
+        toolkit("filter", copy, *how, "--rebuild")
+        toolkit("annotate", copy, "--offline", "--workers", "0")
+        return Dataset(str(copy)).keys()
+
+    clips = sorted(Dataset(str(copy)).clips.to_pylist(), key=lambda c: c["loudness_lufs"])
+    middle, upper = clips[len(clips) // 2]["loudness_lufs"], clips[-2]["loudness_lufs"]
+    as_built = data_of(copy)
+    louder = {c["key"] for c in clips if c["loudness_lufs"] >= middle}
+    assert 0 < len(louder) < len(clips)
+    assert set(rebuilt("--set", f"loudness_lufs.min={middle}")) == louder
+    out = [r for r in Dataset(str(copy)).table("rejects").to_pylist() if r["reason"] == "loudness_lufs_low"]
+    assert {r["key"] for r in out} == {c["key"] for c in clips} - louder
+    assert set(rebuilt("--set", f"loudness_lufs.min={upper}")) == {c["key"] for c in clips[-2:]}
+    told = toolkit("filter", copy, "--set", f"loudness_lufs.min={middle}", "--dry-run").stdout
+    assert f"{len(louder) - 2} would come back" in " ".join(told.split())
+    assert set(rebuilt("--set", f"loudness_lufs.min={middle}")) == louder
+    assert set(rebuilt("--reset")) == {c["key"] for c in clips}
+    assert {n: d for n, d in data_of(copy).items() if n != "selection.json"} == as_built
+
+
 def test_only_what_is_asked_for_is_read(copy: Path) -> None:
     """Without the base's shards a sidecar's columns are still there, and the other way round."""
     dataset = Dataset(str(copy))

@@ -103,7 +103,7 @@ export class Filters {
   /** Draw thresholds anew. */
   selected(selection) {
     for (const [name, block] of this.blocks) {
-      block.bounds = { ...this.about.built_with[name], ...selection.thresholds[name] };
+      block.bounds = selection.thresholds[name] ?? this.about.built_with[name] ?? {};
       block.draw();
     }
   }
