@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
+from talkface.datasets.selection import bounds_of
 from talkface.datasets.stats import rejects_by_reason
 from talkface.progress import advance, bar
 
@@ -167,18 +168,14 @@ def print_filter(found: "Survey", reasons: Mapping[str, "Rule"]) -> None:
         table = Table("score", "bound", "hides", "only it", "why", box=None, header_style="")
         for cost in found.costs:
             why = reasons[cost.score].why if cost.score in reasons else ""
-            bound = f"{'>=' if cost.side == 'min' else '<='} {cost.bound:g}"
-            table.add_row(cost.score, bound, str(cost.alone), str(cost.only), why)
+            table.add_row(cost.score, _bound(cost.side, cost.bound), str(cost.alone), str(cost.only), why)
         console.print(table)
     console.print(
         f"{found.clips} clips, {found.together} outside the thresholds; marks: {found.keep} keep, {found.drop} drop; "
         f"{found.shown} shown"
     )
-    for name, bounds in found.built_with.items():
-        sides = " and ".join(
-            f"{side} {bound:g}" for side, bound in (("min", bounds.min), ("max", bounds.max)) if bound is not None
-        )
-        console.print(f"the ingest asked for {name} {sides}")
+    for name, bound, side in bounds_of(found.built_with):
+        console.print(f"the ingest asked for {name} {_bound(side, bound)}")
     if found.rejected:
         back = (
             "the packs are gone: only a new ingest brings them back"
@@ -186,6 +183,10 @@ def print_filter(found: "Survey", reasons: Mapping[str, "Rule"]) -> None:
             else f"{found.returning} would come back with --rebuild"
         )
         console.print(f"{found.rejected} more were left out when the dataset was built; {back}")
+
+
+def _bound(side: str, bound: float) -> str:
+    return f"{'>=' if side == 'min' else '<='} {bound:g}"
 
 
 def print_stats(found: Mapping[str, Any]) -> None:

@@ -120,7 +120,7 @@ def test_bounds_of_the_ingest_hold_side_by_side_until_they_are_taken_away() -> N
 
 def test_a_threshold_of_the_ingest_can_be_taken_away_and_comes_back(dataset: Dataset, toolkit: Toolkit) -> None:
     """By ``--set`` without a value, and by ``--reset``; the command says what the ingest asked for."""
-    assert "the ingest asked for coverage min 0.5" in toolkit("filter", dataset.url).stdout
+    assert "the ingest asked for coverage >= 0.5" in toolkit("filter", dataset.url).stdout
     gone = toolkit("filter", dataset.url, "--set", "coverage.min=", "--rebuild").stdout
     assert "the ingest asked" not in gone and "1 would come back" in gone
     assert len(Dataset(dataset.url)) == 12
