@@ -57,8 +57,10 @@ class Plan:
 
     def score(self, clip: "Candidate", name: str) -> float | None:
         """A clip's score or other number that a threshold may bound; None or NaN where it is not known."""
-        packed: Mapping[str, float] = {**clip.record, **clip.record["scores"]}
-        return packed.get(name, self.measured.get(name, {}).get(clip.key))
+        for known in (clip.record["scores"], clip.record):
+            if name in known:
+                return cast("float | None", known[name])
+        return self.measured.get(name, {}).get(clip.key)
 
 
 @dataclass(frozen=True)
