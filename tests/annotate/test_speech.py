@@ -1,6 +1,9 @@
 """wav2vec 2.0: rows and their places, one call's states, long sound in chunks, characters, and files that are wrong."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -171,6 +174,48 @@ def test_layers_are_those_that_are_named(models: Models) -> None:
     np.testing.assert_array_equal(last, found[:, 1])
     with pytest.raises(ConfigError, match=r"layers: expected numbers from 0 to 12, got \(13,\)"):
         make_annotator("wav2vec", {"layers": [13]})
+
+
+def test_a_folder_says_how_large_its_states_are(tmp_path: Path) -> None:
+    """What is written goes before; what is not a folder has the base model's size."""
+    random_wav2vec(tmp_path / "own", num_hidden_layers=2, hidden_size=48, num_attention_heads=4)
+    folder, nowhere = str(tmp_path / "own"), Models(offline=True, cache=tmp_path)
+    every = make_annotator("wav2vec", {"model": folder, "layers": "all"})
+    assert every.columns[0].shape == (3, 48)
+    assert columns(every, nowhere, noise(0.1))["w2v"].shape == (4, 3, 48)
+    again = make_annotator("wav2vec", every.config.model_dump(mode="json"))
+    assert again.config == every.config, "a record of the settings says all of them"
+    with pytest.raises(ConfigError, match=r"the configuration says 48 and 1\. Set width = 48 and depth = 2\."):
+        make_annotator("wav2vec", {"model": folder, "depth": 1})
+    for model in ("wav2vec", str(tmp_path), f"facebook/hubert-large@{'0' * 40}"):
+        assert make_annotator("wav2vec", {"model": model}).columns[0].shape == (768,)
+
+
+MAKE = """
+import json, sys
+from talkface.annotate.base import make_annotator
+from talkface.errors import ConfigError
+for settings in sys.argv[1:]:
+    try:
+        print(make_annotator("wav2vec", json.loads(settings)).columns[0].shape)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_a_model_on_hugging_face_is_compared_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    """In Hugging Face's own cache. What is declared is what is written, whether the model is there or not."""
+    model = f"somebody/large@{'0' * 40}"
+    folder = tmp_path / "hub" / "models--somebody--large" / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 1024, "num_hidden_layers": 24}))
+    tried = ({"model": model, "layers": [20]}, {"model": model, "width": 1024, "depth": 24})
+    run = [sys.executable, "-c", MAKE, *map(json.dumps, tried)]
+    said = subprocess.run(run, env=os.environ | {"HF_HOME": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert said.stdout == (
+        f"annotate.wav2vec: {model} has width 1024 and depth 24, the configuration says 768 and 12. "
+        "Set width = 1024 and depth = 24.\n(1024,)\n"
+    )
 
 
 def test_characters_are_the_vocabularys(models: Models) -> None:
