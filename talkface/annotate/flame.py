@@ -24,7 +24,7 @@ class FlameConfig(AnnotatorConfig):
 
     precision: Precision = Field(
         "float32",
-        description="bfloat16: about twice as fast on a CPU with it, off by a tenth of the outputs' deviation; " + AUTO,
+        description="bfloat16: about twice as fast on a CPU with it; compare both on a clip of yours first; " + AUTO,
     )
     batch: int = Field(16, ge=1, description="pictures that go through the network at once")
 
