@@ -42,8 +42,8 @@ class SpeechConfig(AnnotatorConfig):
     )
     precision: Precision = Field(
         "float32",
-        description="bfloat16: about twice as fast on a CPU that has it, states within 0.03 of their deviation; "
-        + AUTO,
+        description="bfloat16: about twice as fast on a CPU that has it, random weights' states within 0.03 of "
+        "their deviation; " + AUTO,
     )
     chunk_seconds: float = Field(
         60, ge=5, description="longer sound goes through the transformer in equal chunks of at most this"
