@@ -1,10 +1,10 @@
-"""What each annotator costs: times real time on one core, and its share; wav2vec 2.0 against transformers' own call;
-bfloat16 against float32; `toolkit annotate` as a whole, and what it reads.
+"""What the tracker and each annotator cost: times real time on one core, and their share; wav2vec 2.0 against
+transformers' own call; bfloat16 against float32; `toolkit annotate` as a whole, and what it reads.
 
 The clip is a synthetic face, or the first clip of the video that --clip names, ingested as any other. CPU seconds of
 one thread on the machine at hand; where a model file is missing, random weights of its true size stand in, which cost
-the same. Opening models is not counted but for the whole job. The share is that of a run with all of them, the tracker
-and the crop's encoding left out. It takes some minutes.
+the same. Opening models is not counted but for the whole job. The tracker's row is what ingest's stopwatch says. The
+share is that of a run with all of them, decoding and the crop's encoding left out. It takes some minutes.
 """
 
 import argparse
@@ -27,8 +27,15 @@ WIDTH = 512
 WARM = 2.0
 """CPU seconds from which the first run of an annotator counts: a shorter one warms up."""
 FRAME_COLUMNS = ("box", "lm", "lm68", "arkit", "head")
-PRECISE = {"flame": "deviations", "fan": "px"}
-"""Annotators whose precision can be chosen, and the unit in which they differ."""
+IN_TRACKER = ("box", "landmarks", "arkit")
+"""Annotators whose networks run in the tracker: they have no cost of their own."""
+TRACKER = ("detect", "mesh")
+"""Stages of the tracker: face detection, and the mesh with its blendshapes."""
+PRECISE = {
+    "flame": {"expression": "deviations", "pose": "rad", "camera": "of DECA's camera"},
+    "fan": {"points": "px"},
+}
+"""Annotators that see pictures and whose precision can be chosen, and the unit of each part of what they give."""
 JOBS = (("wav2vec",), ("ctc",), ("wav2vec", "ctc"))
 """What `toolkit annotate` is asked for: two annotators one after the other, and at once."""
 
@@ -67,7 +74,8 @@ def main(options: argparse.Namespace) -> None:
         folder = Path(made)
         members = ingested(folder, options)
         seconds = len(sound_of(members)) / 16_000
-        rows = {name: cost(name, members, folder, options) for name in names}
+        rows = {"tracker": tracker(folder, seconds)} if {*names} & {*IN_TRACKER} else {}
+        rows |= {name: cost(name, members, folder, options) for name in names}
         print_costs(rows, seconds)
         if any(name in rows for name in PRECISE):
             against_bfloat16(rows, members, folder, options)
@@ -77,7 +85,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def print_costs(rows: dict[str, Cost], seconds: float) -> None:
-    """A row an annotator."""
+    """A row for the tracker, and one an annotator."""
     print(f"A clip of {seconds:.2f} s, one thread\n")
     print("| annotator | CPU s | x real time a core | share | weights |\n|---|---|---|---|---|")
     total = sum(row.cpu for row in rows.values())
@@ -110,11 +118,21 @@ def synthetic(folder: Path, seconds: float) -> Path:
     return folder / "a.mp4"
 
 
+def tracker(folder: Path, seconds: float) -> Cost:
+    """What the tracker costs on so many seconds, by the stopwatch of the run that made the dataset ``out``."""
+    run, about = (json.loads((folder / "out" / name).read_text()) for name in ("run.json", "dataset.json"))
+    cpu = sum(run["cpu_seconds"].get(stage, 0.0) for stage in TRACKER)
+    models = [*about["faces"], *about["annotators"]["landmarks"]["weights"]]
+    return Cost(cpu * seconds / run["video_seconds"], ", ".join(model["name"] for model in models), {})
+
+
 def cost(name: str, members: dict[str, bytes], folder: Path, options: argparse.Namespace, **settings: Any) -> Cost:
     """What an annotator with these settings costs on the clip."""
     from talkface.annotate.base import make_annotator
     from talkface.errors import TalkfaceError
 
+    if name in IN_TRACKER:
+        return Cost(0.0, "with the tracker", {})
     annotator = make_annotator(name, settings)
     try:
         models, weights = models_of(annotator, folder, options)
@@ -248,19 +266,34 @@ def against_bfloat16(
 
     Heat-maps of random weights have no peaks: FAN's points then jump, whatever its real ones do.
     """
-    import numpy as np
-
     from talkface.annotate._nets import quick_precision
 
     seconds = len(sound_of(members)) / 16_000
     print(f'\n`precision = "auto"` is {quick_precision()} on this machine\n')
-    print("| annotator | float32, x real time | bfloat16, x real time | apart (RMS) | weights |\n|---|---|---|---|---|")
-    for name in (n for n in PRECISE if n in rows and rows[n].cpu):
-        exact, rough = rows[name], cost(name, members, folder, options, precision="bfloat16")
-        a, b = exact.columns[name], rough.columns[name]
-        apart = np.sqrt(np.nanmean((a - b) ** 2)) / (np.nanstd(a) if PRECISE[name] == "deviations" else 1)
-        said = f"{times(seconds, exact.cpu)} | {times(seconds, rough.cpu)} | {apart:.3f} {PRECISE[name]}"
-        print(f"| {name} | {said} | {exact.weights} |")
+    both = {
+        n: (rows[n], cost(n, members, folder, options, precision="bfloat16"))
+        for n in PRECISE
+        if n in rows and rows[n].cpu
+    }
+    print("| annotator | float32, x real time | bfloat16, x real time | weights |\n|---|---|---|---|")
+    for name, (exact, rough) in both.items():
+        print(f"| {name} | {times(seconds, exact.cpu)} | {times(seconds, rough.cpu)} | {exact.weights} |")
+    print("\n| annotator | part | apart (RMS) | in the part's deviation over the frames |\n|---|---|---|---|")
+    for name, (exact, rough) in both.items():
+        print_apart(name, exact.columns[name], rough.columns[name])
+
+
+def print_apart(name: str, exact: Any, rough: Any) -> None:
+    """How far two results are apart, a row a part: in its unit, and against what changes from frame to frame."""
+    import numpy as np
+
+    from talkface.vocab import FLAME
+
+    for part, unit in PRECISE[name].items():
+        a, b = (column[:, FLAME.get(part, slice(None))] for column in (exact, rough))
+        apart = np.sqrt(np.nanmean((a - b) ** 2))
+        deviation = np.sqrt(np.nanmean(np.nanvar(a, axis=0)))
+        print(f"| {name} | {part} | {apart:.4f} {unit} | {apart / deviation:.2f} |")
 
 
 def whole_jobs(folder: Path, options: argparse.Namespace) -> None:
