@@ -15,7 +15,7 @@ import talkface
 from talkface.annotate.base import Annotator, chosen_weights
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
-from talkface.errors import ConfigError, RunError, StorageError
+from talkface.errors import ConfigError, RunError, StorageError, WeightsError
 from talkface.ingest.pipeline import detector_weights, make_annotators, process, release, settings_fingerprint
 from talkface.ingest.scan import ScanResult
 from talkface.ingest.unit import Settings, Unit, UnitReport
@@ -93,7 +93,7 @@ def ingest(
     A source that cannot be decoded ends as a reject; so does a unit whose worker dies again and again. ``failures`` are
     what another run may bring: there is no pack of it, or one that lacks clips on which an annotator failed. Raises
     RunError when the run itself cannot go on (no disk, no scheduler), ConfigError for an ``out`` that workers cannot
-    reach.
+    reach, and WeightsError or ConfigError for a model that an annotator cannot use.
     """
     if out.in_memory and (workers or scheduler):
         raise ConfigError(f"{out.url}: other processes cannot write there. Say --workers 0, or choose another --out.")
@@ -167,7 +167,10 @@ def run_report(result: IngestResult) -> dict[str, Any]:
 
 
 def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject | None:
-    """Add a finished unit to the progress; a reject if it came to nothing. A full disk ends the run."""
+    """Add a finished unit to the progress; a reject if it came to nothing.
+
+    A full disk ends the run, and so does a model that cannot be opened: it would fail for all units.
+    """
     progress.count_workers(outcome.workers)
     progress.units_done += 1
     progress.seconds_done += outcome.unit.seconds
@@ -176,7 +179,7 @@ def _account(outcome: Outcome[Unit, UnitReport], progress: Progress) -> Reject |
             progress.cpu[stage] += seconds
         progress.frames += outcome.value.frames
         return None
-    if isinstance(outcome.error, RunError):
+    if isinstance(outcome.error, RunError | ConfigError | WeightsError):
         raise outcome.error
     unit = outcome.unit
     reason, text = "internal_error", f"{type(outcome.error).__name__}: {outcome.error}"

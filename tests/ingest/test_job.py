@@ -16,7 +16,7 @@ from talkface.annotate.emotion import Annotator as Emotion
 from talkface.cli import app
 from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets.reader import Dataset
-from talkface.errors import ConfigError, RunError, TalkfaceError
+from talkface.errors import ConfigError, RunError, TalkfaceError, WeightsError
 from talkface.ingest.job import IngestResult, ingest, units_of
 from talkface.ingest.scan import ScanResult, scan
 from talkface.store import PACKS, Folder, read_pack_index
@@ -90,6 +90,18 @@ def test_a_clip_that_an_annotator_cannot_do_is_a_reject_and_another_run_tries_ag
     assert again.failures == () and again.progress.units_kept == 1
     indexes = [read_pack_index(Folder(f"{out.url}/{PACKS}"), unit.name) for unit in again.units]
     assert [(len(i["clips"]), i["rejects"]) for i in indexes if i] == [(1, []), (1, [])]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_model_that_cannot_be_opened_ends_the_run(two: Path, tmp_path: Path, workers: int) -> None:
+    """It would fail for every source; a dataset without a clip is no answer."""
+    (tmp_path / "face").mkdir()
+    (tmp_path / "face" / "own.onnx").write_bytes(b"no network")
+    pack = Pack(
+        annotators=("identity",), annotate={"identity": {"model": str(tmp_path / "face")}}, video=Video(size=64)
+    )
+    with pytest.raises(WeightsError, match="not a network that OpenCV reads"):
+        ingest(scan([str(two)]), Folder(tmp_path / "out"), Ingest(pack=pack), MODELS, workers=workers)
 
 
 def test_a_retry_that_fails_keeps_the_clips_that_were_there(two: Path, tmp_path: Path) -> None:
