@@ -105,6 +105,17 @@ def test_the_hash_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
     assert registered.sha256 == hashes[0]
 
 
+def test_a_record_names_a_folder_and_not_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on every machine; one that is called like an entry of the registry is not taken for it."""
+    folder = write(tmp_path / "net")
+    store = models(tmp_path, entry(), offline=True)
+    rows = [store.choose([name])[0].row() for name in (str(folder), f"{folder}/")]
+    monkeypatch.chdir(folder)
+    rows.append(store.choose(["."])[0].row())
+    assert rows[0]["name"] == "net/" != entry().name and len(rows[0]["sha256"]) == 64
+    assert rows == [rows[0]] * 3
+
+
 def test_a_commit_on_hugging_face_is_looked_for_without_a_socket(tmp_path: Path) -> None:
     name = f"somebody/no-such-model@{'0' * 40}"
     store = models(tmp_path, entry(), offline=True)

@@ -69,6 +69,12 @@ def how_to_get(weight: Weight) -> str:
 
 
 def unregistered(name: str, kind: Literal["folder", "hub"]) -> Weight:
-    """The entry of a folder of the user or of a model on Hugging Face: any content, terms unknown."""
-    what = "folder of the user" if kind == "folder" else "model on Hugging Face"
-    return Weight(name=name, file=name, kind=kind, licence=UNKNOWN, commercial=False, description=what)
+    """The entry of a folder of the user or of a model on Hugging Face: any content, terms unknown.
+
+    Datasets are given away, so a folder goes by its own name, without those above it; the slash at its end tells it
+    from an entry of the registry.
+    """
+    is_folder = kind == "folder"
+    called = f"{Path(name).absolute().name}/" if is_folder else name
+    what = "folder of the user" if is_folder else "model on Hugging Face"
+    return Weight(name=called, file=name, kind=kind, licence=UNKNOWN, commercial=False, description=what)

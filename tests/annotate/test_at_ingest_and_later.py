@@ -20,6 +20,7 @@ from talkface.commands.ingest import plan_of
 from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.build import build
+from talkface.datasets.people import same_face
 from talkface.datasets.sidecar_job import annotate_dataset
 from talkface.datasets.verify import verify
 from talkface.errors import ConfigError, DatasetError
@@ -202,6 +203,19 @@ def test_the_card_states_the_strictest_term(made: Made) -> None:
         assert "unknown, sha256 " in card, "a folder's terms are not known"
         for of in ("Strictest term of all that went in", "Of the models whose terms are known"):
             assert f"{of}: **{licences['deca']}**." in card
+
+
+def test_what_tells_of_weights_names_folders_and_not_where_they_lie(made: Made) -> None:
+    """The card, and the records by annotator; the settings keep the path, by which the folder is found again."""
+    for root in (made.whole, made.later):
+        dataset = Dataset(str(root))
+        records = dataset.info.annotators | {name: s.info.annotator() for name, s in dataset.sidecars.items()}
+        names = {n: [w["name"] for w in records[n].weights] for n in ("ctc", "identity")}
+        assert names == {"ctc": ["wav2vec2-base-960h/"], "identity": ["sface/"]}
+        assert same_face(dataset, None) is None, "a folder of that name is not SFace"
+        card = (root / "README.md").read_text()
+        assert "wav2vec2-base-960h/ (unknown" in card
+        assert not [given["model"] for given in made.settings.values() if given.get("model", "\0") in card]
 
 
 def test_sound_is_annotated_whatever_the_pictures_are(made: Made, tmp_path: Path) -> None:
