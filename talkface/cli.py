@@ -80,12 +80,17 @@ def _run() -> int:
         if os.environ.get("TALKFACE_DEBUG"):
             traceback.print_exc()
         else:
-            typer.echo(f"{type(error).__name__}: {error}", err=True)
+            typer.echo(f"{_known_as(error)}: {error}", err=True)
         return MISTAKEN if isinstance(error, ConfigError) else FAILED
     except Exception:
         traceback.print_exc()
         return FAILED
     return OK
+
+
+def _known_as(error: TalkfaceError) -> str:
+    """Name of its class, or of the nearest above it that is not private."""
+    return next(cls.__name__ for cls in type(error).__mro__ if not cls.__name__.startswith("_"))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from talkface.cli import app, command_module, command_names
@@ -33,6 +34,16 @@ def test_help_has_an_example_that_calls_it(words: tuple[str, ...]) -> None:
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert f"Example: toolkit {' '.join(words)}" in text.replace("`", "")
+
+
+@pytest.mark.parametrize("words", leaves(), ids=" ".join)
+def test_whoever_takes_models_takes_offline(words: tuple[str, ...]) -> None:
+    """So that the same options go to every command."""
+    found = typer.main.get_command(app)
+    for word in words:
+        found = found.commands[word]  # type: ignore[attr-defined]
+    options = {name for parameter in found.params for name in parameter.opts}
+    assert not {"--models"} <= options or {"--offline"} <= options
 
 
 def test_importing_the_commands_is_quick() -> None:

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from talkface.annotate.base import chosen_weights, make_annotator
+from talkface.cli import app
 from talkface.errors import WeightsError
 from talkface.weights import REGISTRY, VARIABLE, Models, Weight
 from tests.annotate.stand_ins import random_deca
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 
 CONTENT = bytes(range(256)) * 4096
 """A megabyte, so that a download takes several reads."""
@@ -137,6 +139,30 @@ def test_list_says_size_licence_and_the_way_to_get_it(tmp_path: Path) -> None:
     assert "377.6 MB  Apache-2.0  not here. " in lines["wav2vec"] and "models pull wav2vec" in lines["wav2vec"]
     assert "any size  DECA licence" in lines["deca"] and "models add deca PATH" in lines["deca"]
     assert lines["sync"].endswith("sync.npz") and " kB  Apache-2.0" in lines["sync"]
+
+
+def test_verify_says_of_each_file_that_it_is_right(tmp_path: Path) -> None:
+    """On the standard output, and what is wrong beside it; with the options of the other commands."""
+    (folder := tmp_path / "models").mkdir()
+    asked = ["models", "verify", "--models", str(folder), "--offline"]
+    environment = {"XDG_CACHE_HOME": str(tmp_path), VARIABLE: None}
+    right = CliRunner().invoke(app, asked, env=environment)
+    lines = {line.split()[0]: line.split()[1] for line in right.stdout.splitlines()}
+    assert right.exit_code == 0 and {"arkit_head": "ok", "sync": "ok"}.items() <= lines.items()
+    (folder / REGISTRY["yunet"].file).write_bytes(b"wrong")
+    wrong = CliRunner().invoke(app, asked, env=environment)
+    assert wrong.exit_code == 1 and wrong.stdout == right.stdout
+    assert "yunet_n_640_640.onnx: not the yunet_n_640_640.onnx of the registry: expected 317466" in wrong.stderr
+
+
+def test_an_error_goes_by_a_name_that_the_documentation_knows(tmp_path: Path) -> None:
+    """A proxy that refuses stands for a machine without a network."""
+    environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop(VARIABLE, None)
+    run = command("models", "pull", "sface")
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("WeightsError: face_recognition_sface_2021dec.onnx (sface, licence")
 
 
 def test_real_files_are_what_the_registry_says(models: Path) -> None:

@@ -18,6 +18,7 @@ Inputs = Annotated[
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder or fsspec url of the dataset.")]
 ModelsDir = Annotated[str | None, typer.Option("--models", help="Folder with model files, looked at first.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+NoNetwork = Annotated[bool, typer.Option("--offline", help="Taken as elsewhere: this never touches the network.")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML with whatever changes the output.")]
 Layout = Annotated[str | None, typer.Option("--layout", help="auto, plain, mead, hdtf, ravdess, crema_d, vfhq, ...")]
 With = Annotated[str | None, typer.Option("--with", help="Annotators, separated by commas.")]

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import FAILED, OK, ModelsDir
+from talkface.commands._options import FAILED, OK, ModelsDir, NoNetwork
 
 
 def command(
-    models: ModelsDir = None, folder: Annotated[Path, typer.Argument(help="Where output would go.")] = Path()
+    models: ModelsDir = None,
+    offline: NoNetwork = False,
+    folder: Annotated[Path, typer.Argument(help="Where output would go.")] = Path(),
 ) -> None:
     """Look at decoders, models, licences, cores, disk and GPU.
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import FAILED, OK, ModelsDir
+from talkface.commands._options import FAILED, OK, ModelsDir, NoNetwork
 
 app = typer.Typer(no_args_is_help=True, help="Model files: what is here, fetch, add, check.")
 
 
 @app.command("list")
-def models_list(models: ModelsDir = None) -> None:
+def models_list(models: ModelsDir = None, offline: NoNetwork = False) -> None:
     """List model files: where they are, size, licence.
 
     Example: `toolkit models list`
@@ -62,15 +62,18 @@ def models_add(name: str, path: Path) -> None:
 
 
 @app.command("verify")
-def models_verify(models: ModelsDir = None) -> None:
+def models_verify(models: ModelsDir = None, offline: NoNetwork = False) -> None:
     """Check the hash of every model file that is here, or what is in it where the hash cannot be known.
 
     Example: `toolkit models verify`
     """
-    from talkface.console import errors
+    from talkface.console import console, errors
     from talkface.weights import Models
 
-    wrong = [row for row in Models(models, offline=True).verify() if not row.ok]
-    for row in wrong:
-        errors.print(row.problem, markup=False)
-    raise typer.Exit(FAILED if wrong else OK)
+    rows = Models(models, offline=True).verify()
+    for row in rows:
+        if row.ok:
+            console.print(f"{row.weight.name}  ok  {row.path}", markup=False)
+        else:
+            errors.print(row.problem, markup=False)
+    raise typer.Exit(OK if all(row.ok for row in rows) else FAILED)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from talkface.commands._options import ModelsDir, Url
+from talkface.commands._options import ModelsDir, NoNetwork, Url
 
 if TYPE_CHECKING:
     from talkface.datasets.reader import Dataset
@@ -17,6 +17,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("sheet.png"),
     clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the dataset.")] = 6,
     models: ModelsDir = None,
+    offline: NoNetwork = False,
 ) -> None:
     """Draw clips with box, mesh, head axes and curves into one picture, and FLAME's head where the dataset has it.
 
