@@ -200,8 +200,8 @@ def test_a_wrong_file_is_refused_with_the_difference(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"v_template": np.zeros((4, 3)), "f": np.zeros((2, 4), int)}))
     with pytest.raises(WeightsError, match=r"f: expected \(2, 3\), got \(2, 4\); shapedirs: .* got nothing"):
         load_flame(path)
-    path.write_bytes(b"not a pickle")
-    with pytest.raises(WeightsError, match="not a pickle"):
+    path.write_bytes(b"<html>Not Found</html>")
+    with pytest.raises(WeightsError, match=r"model\.pkl: not a pickle of arrays, or damaged\. Get"):
         load_flame(path)
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(WeightsError, match="expected a dictionary, found list"):

@@ -1,6 +1,8 @@
 """Networks in PyTorch: checkpoints that are data alone, loaded strictly, and how pictures go through them."""
 
 import pickle
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -20,15 +22,20 @@ T = TypeVar("T")
 _NAMED: Final = 3
 """How many names of each kind of difference an error shows."""
 
+_NAMED_CODE: Final = re.compile(r"GLOBAL (\S+)")
+"""What PyTorch says of a checkpoint that is not data alone."""
+
 
 def read_checkpoint(path: Path) -> Any:
     """What ``torch.save`` wrote, on the CPU. No code from the file runs: anything but tensors and plain values, or a
     file of another kind, raises WeightsError."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about files that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: not a PyTorch file of tensors alone ({why[:120]}). Get the original.") from error
+        named = _NAMED_CODE.search(str(error))
+        why = f"it names {named[1]}, code that is never run" if named else "it is of another kind, or damaged"
+        raise WeightsError(f"{path}: no PyTorch checkpoint of tensors alone: {why}. Get the original file.") from error
 
 
 def fill(net: nn.Module, state: Mapping[str, Any], path: Path, what: str) -> None:

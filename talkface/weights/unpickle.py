@@ -15,6 +15,10 @@ import scipy.sparse
 from talkface.errors import WeightsError
 
 
+class _RefusedError(Exception):
+    """A pickle that can be read, and is not arrays alone."""
+
+
 class _Chumpy:
     """Stands for any object of chumpy, which keeps its values in ``x``."""
 
@@ -54,7 +58,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 def _new_object(kind: type, base: object, state: object) -> object:
     """An object of one of the classes above."""
     if kind not in (_Chumpy, _ByColumn, _ByRow):
-        raise pickle.UnpicklingError(f"an object of {kind}")
+        raise _RefusedError(f"an object of {kind}")
     return object.__new__(kind)
 
 
@@ -86,7 +90,7 @@ class _Unpickler(pickle.Unpickler):
             return _Chumpy
         if module_name.startswith("scipy.sparse") and global_name in _SPARSE:
             return _SPARSE[global_name]
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}, which is refused")
+        raise _RefusedError(f"it names {module_name}.{global_name}, which is refused")
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -98,11 +102,12 @@ def read_arrays(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()
         if not isinstance(content, dict):
-            raise pickle.UnpicklingError(f"expected a dictionary, found {type(content).__name__}")
+            raise _RefusedError(f"expected a dictionary, found {type(content).__name__}")
         return {str(name): _plain(value) for name, value in content.items()}
+    except _RefusedError as error:
+        raise WeightsError(f"{path}: not a pickle of arrays alone: {error}. Get the original file.") from error
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
-        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise WeightsError(f"{path}: not a pickle of arrays alone: {why}. Get the original file.") from error
+        raise WeightsError(f"{path}: not a pickle of arrays, or damaged. Get the original file.") from error
 
 
 def _plain(value: Any) -> Any:

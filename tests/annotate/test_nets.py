@@ -1,6 +1,7 @@
 """Checkpoints: tensors come out, code does not run, and what does not fit is named."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +33,27 @@ def test_no_code_of_a_checkpoint_runs(tmp_path: Path, new: bool) -> None:
     torch.load(path, weights_only=False)
     assert proof.exists(), "it would run"
     proof.rmdir()
-    with pytest.raises(WeightsError, match="not a PyTorch file of tensors alone"):
+    with pytest.raises(
+        WeightsError, match=rf"model\.tar: .* tensors alone: it names {os.mkdir.__module__}\.mkdir, code"
+    ):
         read_checkpoint(path)
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"<html>Not Found</html>"])
+OTHER_KINDS = [b"", b"PK\x03\x04 and no more", b"<html>Not Found</html>", pickle.dumps({"a": 1}, protocol=4)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("content", OTHER_KINDS)
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.tar").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"model\.tar: not a PyTorch file"):
-        read_checkpoint(tmp_path / "model.tar")
+    """In words that are not PyTorch's, which warns of some besides."""
+    path = tmp_path / "model.tar"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as error:
+        read_checkpoint(path)
+    assert str(error.value) == (
+        f"{path}: no PyTorch checkpoint of tensors alone: it is of another kind, or damaged. Get the original file."
+    )
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
