@@ -125,9 +125,18 @@ def test_a_commit_on_hugging_face_is_looked_for_without_a_socket(tmp_path: Path)
 
 
 def test_other_names_are_refused(tmp_path: Path) -> None:
-    for name in ("no-such", "./no-such", str(tmp_path / "no" / "such")):
-        with pytest.raises(WeightsError, match=r"no model named .* any folder, and owner/name@commit"):
+    (tmp_path / "net.onnx").touch()
+    said = {
+        "no-such": "no model named 'no-such'; there are: net, any folder, and owner/name@commit",
+        "./no-such": "./no-such: no such folder. Give the folder",
+        f"{tmp_path}/no": f"{tmp_path}/no: no such folder. Give the folder",
+        "~/": "~/: no such folder. Give the folder",
+        f"{tmp_path}/net.onnx": f"{tmp_path}/net.onnx: a file, where a model's folder is expected. Give the folder",
+    }
+    for name, start in said.items():
+        with pytest.raises(WeightsError) as error:
             models(tmp_path, entry()).weight(name)
+        assert str(error.value).startswith(start)
 
 
 @pytest.mark.parametrize("commit", ["", "@main", "@22aad52", "@"])

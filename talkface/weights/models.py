@@ -98,11 +98,15 @@ class Models:
             return unregistered(name, "hub")
         if Path(name).is_dir():
             return unregistered(name, "folder")
+        if Path(name).is_file():
+            raise WeightsError(f"{name}: a file, where a model's folder is expected. Give the folder that it lies in.")
         if match := UNPINNED.fullmatch(name):
             raise WeightsError(
                 f"{name}: no such folder, and a model on Hugging Face must be pinned. Give {match[1]}@COMMIT (40 "
                 "hexadecimal digits), or a folder."
             )
+        if Path(name).name != name:
+            raise WeightsError(f"{name}: no such folder. Give the folder of the model's files.")
         raise WeightsError(
             f"no model named {name!r}; there are: {', '.join(self.registry)}, any folder, and owner/name@commit "
             "(40 hexadecimal digits) on Hugging Face"
