@@ -75,6 +75,11 @@ class Speech:
         return int(self._net.config.hidden_size)
 
     @property
+    def has_head(self) -> bool:
+        """Whether it was fine-tuned for transcription: a CTC head comes after the last hidden state."""
+        return self._head is not None
+
+    @property
     def depth(self) -> int:
         """Blocks of the transformer: the states are those before the first and after each."""
         return len(self._net.encoder.layers)
@@ -92,15 +97,14 @@ class Speech:
         return self._heard
 
     def logits(self, sound: Int16[np.ndarray, " samples"]) -> Float[Tensor, "rows tokens"]:
-        """Output of the CTC head. Raises WeightsError for a network without one."""
+        """Output of the CTC head."""
+        assert self._head is not None, f"{self._folder}: no CTC head"
         last = self.states(sound, ())[self.depth]
-        if self._head is None:
-            raise WeightsError(f"{self._folder}: has no CTC head. Use a model fine-tuned for transcription.")
         with inference():
             return self._head(last.to(self._device, self._dtype)).float().cpu()
 
     def tokens(self) -> dict[str, int]:
-        """The head's characters, as ``vocab.json`` writes them."""
+        """The head's characters, as ``vocab.json`` writes them; none where there is no such file."""
         return {str(token): int(i) for token, i in _settings(self._folder, "vocab.json").items()}
 
     def _listen(self, sound: np.ndarray, layers: Sequence[int]) -> dict[int, Tensor]:

@@ -1,5 +1,6 @@
 """Character posteriors by the CTC head of wav2vec 2.0: what stands in for DeepSpeech's logits (MagicTalk 3.3)."""
 
+from collections.abc import Mapping
 from string import ascii_lowercase
 from typing import Final
 
@@ -58,18 +59,24 @@ class Annotator:
         folder = models.get(self.config.model)
         self._speech = open_speech(folder, self.config)
         known = {token.lower(): i for token, i in self._speech.tokens().items()}
-        if unknown := [token for token in TOKENS if token not in known]:
+        if lacking := _lacking(known, has_head=self._speech.has_head):
             raise WeightsError(
-                f"{folder}: its vocab.json has no {unknown[0]!r}. Use a CTC model for English characters."
+                f"ctc: {folder}: has no {lacking}. Use a CTC model for English characters, or leave ctc out."
             )
         self._at = [known[token] for token in TOKENS]
-        self._speech.logits(np.zeros(0, np.int16))  # is there a head at all?
 
     def clip(self, view: ClipView) -> Result:
         """The clip's ``ctc``."""
         if not view.has_sound:
             return Result(columns={"ctc": np.full((n_rows(len(view.sound)), len(NAMES)), np.nan, np.float16)})
         return Result(columns={"ctc": posteriors(self._speech.logits(view.sound)[:, self._at])})
+
+
+def _lacking(known: Mapping[str, int], *, has_head: bool) -> str:
+    """What a model with these characters lacks, or nothing."""
+    parts = {"CTC head": has_head, "vocab.json": known}
+    letters = (f"{token!r} in its vocab.json" for token in TOKENS if token not in known)
+    return " and no ".join(part for part, there in parts.items() if not there) or next(letters, "")
 
 
 def posteriors(logits: torch.Tensor) -> Float16[np.ndarray, "rows 29"]:

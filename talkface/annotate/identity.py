@@ -70,7 +70,7 @@ class Annotator:
         width = _width(self._net, path)
         if width != self.config.width:
             raise WeightsError(
-                f"{path}: gives {width} numbers, the setting width says {self.config.width}. Correct it."
+                f"identity: {path}: gives {width} numbers, the setting width says {self.config.width}. Correct it."
             )
 
     def clip(self, view: ClipView) -> Result:
@@ -100,11 +100,16 @@ def load_recognizer(path: Path) -> cv2.FaceRecognizerSF:
     """OpenCV's recognizer from a file, or from the one .onnx of a folder. Raises WeightsError for anything else."""
     files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
     if len(files) != 1:
-        raise WeightsError(f"{path}: expected one .onnx, found {len(files)}")
+        raise WeightsError(
+            f"identity: {path}: expected one .onnx, found {len(files)}. Give a folder with one, or leave identity out."
+        )
     try:
         return cv2.FaceRecognizerSF.create(str(files[0]), "")
     except cv2.error as error:
-        raise WeightsError(f"{files[0]}: not a network that OpenCV reads ({error.err}). Get the original.") from error
+        raise WeightsError(
+            f"identity: {files[0]}: not a network that OpenCV reads ({error.err}). Get the original, or leave identity "
+            "out."
+        ) from error
 
 
 def _width(net: cv2.FaceRecognizerSF, path: Path) -> int:
@@ -113,8 +118,8 @@ def _width(net: cv2.FaceRecognizerSF, path: Path) -> int:
         return int(net.feature(np.zeros((SIDE, SIDE, 3), np.uint8)).size)
     except cv2.error as error:
         raise WeightsError(
-            f"{path}: expected a network of RGB pictures of {SIDE} x {SIDE}; on these it fails "
-            f"({' '.join(error.err.split())}). Give one that takes them."
+            f"identity: {path}: expected a network of RGB pictures of {SIDE} x {SIDE}; on these it fails "
+            f"({' '.join(error.err.split())}). Give one that takes them, or leave identity out."
         ) from error
 
 

@@ -284,14 +284,19 @@ def test_wrong_files_are_refused(tmp_path: Path, models: Models) -> None:
 
 
 def test_ctc_needs_a_head_and_letters(tmp_path: Path, models: Models) -> None:
+    ctc = make_annotator("ctc", {"model": str(tmp_path)})
     random_wav2vec(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "é": 2}))
+    with pytest.raises(WeightsError, match=rf"^ctc: {tmp_path}: has no \"'\" in its vocab\.json\. .*leave ctc out"):
+        ctc.open(models)
+    (tmp_path / "vocab.json").unlink()
+    with pytest.raises(WeightsError, match=r"has no vocab\.json\. Use a CTC model"):
+        ctc.open(models)
+    del ctc  # and the network that it holds open
     Wav2Vec2Model.from_pretrained(tmp_path).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match="has no CTC head"):
+    with pytest.raises(WeightsError, match=r"has no CTC head and no vocab\.json\. Use"):
         make_annotator("ctc", {"model": str(tmp_path)}).open(models)
     assert open_speech(tmp_path, SpeechConfig()).width == 768
-    (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "é": 2}))
-    with pytest.raises(WeightsError, match=r"vocab\.json has no \"'\""):
-        make_annotator("ctc", {"model": str(tmp_path)}).open(models)
 
 
 def test_a_missing_model_names_licence_and_command(tmp_path: Path) -> None:
