@@ -9,7 +9,7 @@ import numpy as np
 
 from talkface.datasets.reader import Dataset
 from talkface.datasets.schema import SPLITS
-from talkface.datasets.selection import Selection, read_selection
+from talkface.datasets.selection import Selection, nearest, read_selection
 from talkface.datasets.turns import turns
 from talkface.errors import DatasetError
 from talkface.vocab import EMOTIONS
@@ -78,13 +78,18 @@ def why(dataset: Dataset, file: str) -> list[str]:
     """What became of a source, line by line: its clips with their spans, every reject with its reason, and who speaks
     when, where the dataset has ``talk``.
 
-    ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError if no source is like it.
+    ``file`` is a name, the end of one, a path, or a pattern. Raises DatasetError, with the nearest names, if no source
+    is like it.
     """
     sources = {s["name"]: s for s in dataset.table("sources").to_pylist()}
     rejects, clips = _by_source(dataset.rejects()), _by_source(dataset.clips.to_pylist())
-    found = [n for n in sorted({*sources, *rejects}) if _is_meant(n, file, sources[n]["uri"] if n in sources else None)]
+    names = sorted({*sources, *rejects})
+    found = [n for n in names if _is_meant(n, file, sources[n]["uri"] if n in sources else None)]
     if not found:
-        raise DatasetError(f"{file}: no source of {dataset.folder.url} is called that; it has {len(sources)} sources.")
+        raise DatasetError(
+            f"{file}: no source of {dataset.folder.url} is called that; it has {len(sources)} sources"
+            f"{_near(file, names)}. Patterns work too: '*{file.strip('*')}*'."
+        )
     selection = read_selection(dataset.folder)
     return [
         line
@@ -105,6 +110,12 @@ def _by_source(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 def _is_meant(name: str, asked: str, uri: str | None) -> bool:
     return asked in (name, uri) or name.endswith("/" + asked) or asked.endswith("/" + name) or fnmatch(name, asked)
+
+
+def _near(asked: str, names: Sequence[str]) -> str:
+    """Up to three names that hold what was asked for, else the one that is most like it."""
+    near = [name for name in names if asked.casefold() in name.casefold()][:3] or [nearest(asked, names)]
+    return f" (near: {', '.join(map(repr, near))})" if names else ""
 
 
 def _story(
