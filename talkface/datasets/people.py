@@ -43,9 +43,8 @@ def same_face(dataset: Dataset, told: float | None) -> float | None:
     None for any other model."""
     if told is not None:
         return told
-    records = [dataset.info.annotators.get("identity")]
-    records += [s.info.annotator() for s in dataset.usable if s.info.name == "identity"]
-    models = [weight["name"] for record in records if record is not None for weight in record.weights]
+    record = dataset.annotators.get("identity")
+    models = [weight["name"] for weight in record.weights] if record else []
     return SAME_FACE.get(models[0]) if models else None
 
 

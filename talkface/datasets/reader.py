@@ -113,6 +113,11 @@ class Dataset:
         """The sidecars whose columns and scores it serves."""
         return [s for s in self.sidecars.values() if not s.stale]
 
+    @property
+    def annotators(self) -> dict[str, schema.AnnotatorRecord]:
+        """What made its columns and scores, those of the sidecars too."""
+        return {**self.info.annotators, **{s.info.name: s.info.annotator() for s in self.usable}}
+
     def specs(self) -> list[ColumnSpec]:
         """All columns, ``pts`` and ``valid`` first, those of the sidecars last."""
         return [*self.info.specs(), *(spec for s in self.usable for spec in s.info.specs())]

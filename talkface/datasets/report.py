@@ -292,8 +292,7 @@ def _cost(dataset: Dataset) -> str:
 def _terms(dataset: Dataset) -> str:
     sources = Counter(s["licence"] for s in dataset.table("sources").to_pylist())
     rows = [("sources", f"{count} files", licence) for licence, count in sorted(sources.items())]
-    records = dataset.info.annotators | {s.info.name: s.info.annotator() for s in dataset.usable}
-    for name, record in sorted(records.items()):
+    for name, record in sorted(dataset.annotators.items()):
         rows.append((name, "code", record.licence))
         rows += [(name, str(w["name"]), str(w["licence"])) for w in record.weights]
     return _table(("what", "of which", "licence"), rows)

@@ -105,7 +105,7 @@ class SoundFacts:
 def _maker(dataset: Dataset, column: str) -> tuple[str, dict[str, Any]]:
     """The annotator of a column, and the settings it had."""
     name = producer(column)
-    record = dataset.info.annotators.get(name)
+    record = dataset.annotators.get(name)
     return name, dict(record.config) if record else {}
 
 

@@ -29,6 +29,7 @@ from talkface.ingest.scan import scan
 from talkface.media import decode_flac
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder
+from talkface.train.features import SoundFacts
 from talkface.weights import REGISTRY, Models
 from tests.annotate.stand_ins import MAKERS, stand_in_models
 from tests.conftest import Toolkit, files_of
@@ -121,6 +122,14 @@ def test_an_ingest_and_a_later_annotation_give_the_same(made: Made) -> None:
     assert [n for n in names if before[n].tobytes() != after[n].tobytes() or before[n].dtype != after[n].dtype] == []
     assert {s.name: one[s.name] for s in whole.scores()} == {s.name: other[s.name] for s in whole.scores()}
     assert set(SCORES) < {s.name for s in whole.scores()}
+
+
+def test_models_that_learn_from_either_hear_new_sound_in_the_same_way(made: Made) -> None:
+    """What makes a column of new sound is what made it in the dataset, with its settings."""
+    for column, settings in (("w2v", made.settings["wav2vec"]), ("ctc", made.settings["ctc"])):
+        for url in (made.whole, made.later):
+            facts = SoundFacts.learn(open_dataset(str(url)), column)
+            assert settings.items() <= facts.settings.items(), url
 
 
 def test_both_are_whole(made: Made) -> None:
