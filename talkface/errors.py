@@ -1,6 +1,6 @@
 """Everything talkface raises on purpose.
 
-    TalkfaceError                what, where, and what to do, in one line
+    TalkfaceError                what, where, and what to do, in one line (and one line each for all that is missing)
     |-- ConfigError              a configuration or a command line that cannot be honoured
     |-- SourceError              an input file: missing, unreadable, empty, not a video
     |   `-- MediaError           a container, a picture stream or a sound stream that cannot be decoded

@@ -1,7 +1,7 @@
 """Whose terms bind, and the gate that refuses some before anything is done."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from talkface.errors import ConfigError
@@ -82,21 +82,25 @@ def _plain(licence: str) -> str:
 
 
 def require_use(use: Use, annotators: Mapping[str, tuple[str, Iterable[Mapping[str, Any]]]]) -> None:
-    """Raise ConfigError naming annotator, weight and licence where one of them forbids the use.
+    """Raise ConfigError naming annotator, weight and licence where one of them forbids the use, a line for each.
 
     ``annotators`` maps a name to its licence and its weights, as ``Weight.row`` has them.
     """
-    if use == "any":
-        return
-    for name, (licence, weights) in annotators.items():
-        if forbids_commerce(licence):
-            raise ConfigError(f"{name}: its licence, {licence}, forbids commercial use. Leave it out.")
-        for weight in weights:
-            if not weight["commercial"]:
-                raise ConfigError(
-                    f"{name}: its model file {weight['name']} has the licence {weight['licence']}, which does not "
-                    "allow commercial use. Leave it out."
-                )
+    refused = [line for name, terms in annotators.items() for line in _refusals(name, *terms)]
+    if use == "commercial" and refused:
+        raise ConfigError("\n".join(refused))
+
+
+def _refusals(name: str, licence: str, weights: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What of an annotator forbids commercial use."""
+    if forbids_commerce(licence):
+        yield f"{name}: its licence, {licence}, forbids commercial use. Leave it out."
+    for weight in weights:
+        if not weight["commercial"]:
+            yield (
+                f"{name}: its model file {weight['name']} has the licence {weight['licence']}, which does not "
+                "allow commercial use. Leave it out."
+            )
 
 
 def require_sources(use: Use, licences: Mapping[str, str]) -> None:

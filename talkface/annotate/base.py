@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
@@ -24,6 +24,8 @@ from talkface.errors import ConfigError, SourceError, WeightsError
 from talkface.licences import Use, require_use
 from talkface.media import ClipFrames
 from talkface.weights import Models, Weight
+
+T = TypeVar("T")
 
 Rows = Mapping[str, np.ndarray]
 """Column name to value: one row for ``frame``, whole columns for ``sound`` and ``clip``."""
@@ -160,47 +162,77 @@ def left_out(name: str) -> str:
     return f"leave {name} out"
 
 
-def chosen_weights(
-    annotator: Annotator, models: Models, how_to_leave_out: Callable[[str], str] = left_out
-) -> list[Weight]:
-    """The model file that each group of alternatives comes down to here.
+def chosen_weights(annotator: Annotator, models: Models) -> list[Weight]:
+    """As ``weights_of``, for one annotator."""
+    return weights_of([annotator], models)[0]
 
-    Raises WeightsError that says how to get the file, and what the run can do without it.
+
+def weights_of(
+    annotators: Sequence[Annotator], models: Models, how_to_leave_out: Callable[[str], str] = left_out
+) -> list[list[Weight]]:
+    """For each annotator, the model file that each group of alternatives comes down to here.
+
+    Raises WeightsError with a line for each annotator that lacks one: how to get the file, and what the run can do
+    without it. What cannot be had is told before anything is downloaded.
     """
-    try:
-        return [models.choose(group)[0] for group in annotator.weights]
-    except WeightsError as error:
-        raise _missed(annotator, str(error), how_to_leave_out) from error
+    _require_files(annotators, models, how_to_leave_out)
+    return of_all(annotators, lambda a: [models.choose(group)[0] for group in a.weights], how_to_leave_out)
 
 
-def _missed(annotator: Annotator, what: str, how_to_leave_out: Callable[[str], str]) -> WeightsError:
-    made = ", ".join([*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)])
-    name = annotator.name
-    return WeightsError(f"{name}: {what.rstrip('.')}. To go on without {made}, {how_to_leave_out(name)}.")
+def of_all(
+    annotators: Sequence[Annotator], find: Callable[[Annotator], T], how_to_leave_out: Callable[[str], str] = left_out
+) -> list[T]:
+    """What ``find`` gives for each. Raises WeightsError with a line for each that it raises one for."""
+    found: list[T] = []
+    lines: list[str] = []
+    for annotator in annotators:
+        try:
+            found.append(find(annotator))
+        except WeightsError as error:
+            made = ", ".join([*(c.name for c in annotator.columns), *(s.name for s in annotator.scores)])
+            what, how = str(error).rstrip("."), how_to_leave_out(annotator.name)
+            lines.append(f"{annotator.name}: {what}. To go on without {made}, {how}.")
+    if lines:
+        raise WeightsError("\n".join(lines))
+    return found
 
 
 def require_fit(
     annotators: Sequence[Annotator], models: Models, use: Use, how_to_leave_out: Callable[[str], str] = left_out
 ) -> None:
-    """Raise ConfigError naming annotator, model file and licence where one of them forbids the use, and WeightsError
-    where a package that an annotator imports is not installed.
+    """Raise WeightsError where a model file or a package cannot be had, and ConfigError naming annotator, model file
+    and licence where one of them forbids the use: a line for each annotator.
 
-    All that is known to be refused is refused before any file is looked for, let alone fetched.
+    All that is known to be refused is refused before any file is looked for. Files are fetched for ``commercial`` use
+    alone: of alternatives, the terms are those of the one that is had.
     """
-    for annotator in annotators:
-        for package in getattr(annotator, "packages", ()):
-            if importlib.util.find_spec(package) is None:
-                what = f"needs the package {package}. Run: pip install 'talkface[annotate]'"
-                raise _missed(annotator, what, how_to_leave_out)
-    if use == "any":
-        return
-    for annotator in annotators:
-        groups = [[models.weight(name) for name in group] for group in annotator.weights]
-        bound = [group[0].row() for group in groups if not any(w.commercial for w in group)]
-        require_use(use, {annotator.name: (annotator.licence, bound)})
-    for annotator in annotators:
-        rows = [w.row() for w in chosen_weights(annotator, models, how_to_leave_out)]
-        require_use(use, {annotator.name: (annotator.licence, rows)})
+    of_all(annotators, require_packages, how_to_leave_out)
+    _require_use(use, annotators, of_all(annotators, lambda a: _bound(a, models), how_to_leave_out))
+    _require_files(annotators, models, how_to_leave_out)
+    if use == "commercial":
+        _require_use(use, annotators, weights_of(annotators, models, how_to_leave_out))
+
+
+def _require_files(annotators: Sequence[Annotator], models: Models, how_to_leave_out: Callable[[str], str]) -> None:
+    of_all(annotators, lambda a: models.require(*a.weights), how_to_leave_out)
+
+
+def require_packages(annotator: Annotator) -> None:
+    """Raise WeightsError where a package that the annotator imports is not installed."""
+    for package in getattr(annotator, "packages", ()):
+        if importlib.util.find_spec(package) is None:
+            raise WeightsError(f"needs the package {package}. Run: pip install 'talkface[annotate]'")
+
+
+def _bound(annotator: Annotator, models: Models) -> list[Weight]:
+    """Model files that forbid commercial use whichever of the alternatives is taken."""
+    groups = [[models.weight(name) for name in group] for group in annotator.weights]
+    return [group[0] for group in groups if not any(w.commercial for w in group)]
+
+
+def _require_use(use: Use, annotators: Sequence[Annotator], weights: Sequence[Sequence[Weight]]) -> None:
+    terms = {a.name: (a.licence, [w.row() for w in own]) for a, own in zip(annotators, weights, strict=True)}
+    require_use(use, terms)
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 import talkface
-from talkface.annotate.base import Annotator, chosen_weights, make_annotator, require_fit
+from talkface.annotate.base import Annotator, chosen_weights, make_annotator, require_fit, weights_of
 from talkface.clip import ColumnSpec
 from talkface.datasets import schema
 from talkface.datasets.adding import to_make
@@ -123,10 +123,10 @@ def annotate_dataset(
         raise ConfigError(f"{url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
     chosen = before if settings is None else settings
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
-    require_fit(annotators, models, use)
     for annotator in annotators:
         _refuse_moved_sound(annotator)
-        chosen_weights(annotator, models)
+    require_fit(annotators, models, use)
+    weights_of(annotators, models)
     require_use(use, {f"{url}: {n}": (a.licence, a.weights) for n, a in dataset.info.annotators.items()})
     require_sources(use, {url: dataset.info.strictest_licence})
     return [

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import talkface
-from talkface.annotate.base import Annotator, chosen_weights
+from talkface.annotate.base import Annotator, weights_of
 from talkface.clip import NS, ColumnSpec, Reject, ScoreSpec, Source
 from talkface.config import Ingest
 from talkface.errors import ConfigError, RunError, StorageError, WeightsError
@@ -221,18 +221,19 @@ def slug(name: str) -> str:
 
 def describe(scanned: ScanResult, config: Ingest, annotators: Sequence[Annotator], models: Models) -> dict[str, Any]:
     """The facts about a run that dataset.json records."""
+    chosen = dict(zip((a.name for a in annotators), weights_of(annotators, models), strict=True))
     records = {
         a.name: {
             "version": a.version,
             "licence": a.licence,
             "config": config.pack.annotate.get(a.name, {}),
-            "weights": [w.row() for w in chosen_weights(a, models)],
+            "weights": [w.row() for w in chosen[a.name]],
             "columns": [c.name for c in a.columns if c.stored],
             "scores": [s.name for s in a.scores],
         }
         for a in annotators
     }
-    used = [w for a in annotators for w in chosen_weights(a, models)] + detector_weights(models)
+    used = [w for own in chosen.values() for w in own] + detector_weights(models)
     terms = [*(licence_of(s, config.build.licence) for s in scanned.sources), *(w.licence for w in used)]
     return {
         "talkface": talkface.__version__,

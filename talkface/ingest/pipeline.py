@@ -26,10 +26,10 @@ from talkface.annotate.base import (
     Rows,
     annotator_class,
     annotator_names,
-    chosen_weights,
     failure,
     in_order,
     make_annotator,
+    weights_of,
 )
 from talkface.annotate.landmarks import FaceMesh
 from talkface.annotate.sync import SHIFT
@@ -113,7 +113,8 @@ def settings_fingerprint(pack: Pack, models: Models) -> str:
     """What a pack depends on besides its source: configuration, code versions, weights."""
     annotators, leave_out = make_annotators(pack), pack.how_to_leave_out
     parts = [PACK_VERSION, pack.hash(), [w.sha256 for w in detector_weights(models)]]
-    parts += [[a.name, a.version, [w.sha256 for w in chosen_weights(a, models, leave_out)]] for a in annotators]
+    chosen = weights_of(annotators, models, leave_out)
+    parts += [[a.name, a.version, [w.sha256 for w in own]] for a, own in zip(annotators, chosen, strict=True)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

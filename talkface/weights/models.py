@@ -130,7 +130,7 @@ class Models:
         if path is not None:
             return path
         weight = self.weight(name)
-        if self.offline or weight.kind not in ("download", "hub"):
+        if not self._may_fetch(weight):
             raise _UnobtainableError(self._missing(weight))
         return self._download(weight) if weight.kind == "download" else self._download_from_hub(weight)
 
@@ -151,6 +151,12 @@ class Models:
             self._warn_of_substitute(tuple(names), name, problems)
             return self._as_found(self.weight(name), path), path
         raise WeightsError(problems[0] if problems else "choose() needs at least one name")
+
+    def require(self, *groups: Sequence[str]) -> None:
+        """Raise WeightsError, as `choose` does, where none of a group's entries is here or may be downloaded."""
+        for names in groups:
+            if not any(self.find(name) or self._may_fetch(self.weight(name)) for name in names):
+                raise WeightsError(self._missing(self.weight(names[0])))
 
     def status(self) -> list[Status]:
         """One row for each entry of the registry; finds and checks files but never uses the network."""
@@ -274,6 +280,9 @@ class Models:
         if problems and names not in self._warned:
             self._warned.add(names)
             log.warning("USING %s INSTEAD OF %s: %s", chosen, names[0], problems[0])
+
+    def _may_fetch(self, weight: Weight) -> bool:
+        return not self.offline and weight.kind in ("download", "hub")
 
     def _missing(self, weight: Weight) -> str:
         why = "is not on this machine"

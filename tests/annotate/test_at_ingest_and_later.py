@@ -284,7 +284,21 @@ def test_what_the_dataset_was_made_with_binds_what_is_added(made: Made, tmp_path
 
 
 def test_an_ingest_that_may_not_be_is_refused_at_the_start(tmp_path: Path, toolkit: Toolkit) -> None:
-    how = ("--with", "box,landmarks,fan", "--licence", "commercial", "--offline")
+    how = ("--with", "box,landmarks,fan,syncnet", "--licence", "commercial", "--offline")
     refused = toolkit("ingest", tmp_path, "--out", tmp_path / "out", *how, code=2)
-    assert f"fan: its model file fan has the licence {REGISTRY['fan'].licence}, which does not" in refused.stderr
+    for name in ("fan", "syncnet"):
+        said = f"{name}: its model file {name} has the licence {REGISTRY[name].licence}, which does not"
+        assert said in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_ingest_tells_at_the_start_all_that_is_missing(tmp_path: Path, toolkit: Toolkit) -> None:
+    """Before the input is looked at: there is none."""
+    (tmp_path / "models").mkdir()
+    how = ("--with", "flame,mel,wav2vec,fan", "--offline", "--models", tmp_path / "models")
+    missing = toolkit("ingest", tmp_path / "none", "--out", tmp_path / "out", *how, code=1)
+    lines = missing.stderr.removeprefix("WeightsError: ").splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        "flame: deca_model.tar", "wav2vec: wav2vec2-base-960h", "fan: 2DFAN4-11f355bf06.pth.tar",
+    ]  # fmt: skip
     assert not (tmp_path / "out").exists()

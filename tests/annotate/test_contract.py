@@ -25,6 +25,7 @@ from talkface.annotate.base import (
     producer,
     require_fit,
     require_scores,
+    weights_of,
 )
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Labels, Probe, ScoreSpec, Source, Timeline
 from talkface.datasets.schema import CLIP_FIELDS
@@ -289,12 +290,33 @@ def test_a_threshold_on_no_score_is_refused() -> None:
 
 
 def test_all_licences_are_asked_for_before_any_file(tmp_path: Path) -> None:
-    """wav2vec's file is free and not here, fan's is neither: what is told is that fan's may not be used."""
-    annotators = [make_annotator(name, {}) for name in ("wav2vec", "fan")]
-    with pytest.raises(ConfigError, match=r"fan: its model file fan has the licence BSD.*commercial use"):
+    """wav2vec's file is free and not here, those of fan and syncnet are neither: told is that these may not be used."""
+    annotators = [make_annotator(name, {}) for name in ("wav2vec", "fan", "syncnet")]
+    with pytest.raises(ConfigError) as refused:
         require_fit(annotators, Models(offline=True, cache=tmp_path), "commercial")
+    assert [line.split(", which does not allow commercial use")[0] for line in str(refused.value).splitlines()] == [
+        f"{name}: its model file {name} has the licence {REGISTRY[name].licence}" for name in ("fan", "syncnet")
+    ]
     with pytest.raises(WeightsError, match=r"wav2vec: wav2vec2-base-960h .* is not on this machine"):
         require_fit(annotators[:1], Models(offline=True, cache=tmp_path), "commercial")
+
+
+def test_all_files_that_are_missing_are_told_at_once(tmp_path: Path) -> None:
+    """Without a way to one of them nothing is downloaded: fan's download fails, and would be one line more."""
+    registry = {name: replace(weight, url="http://127.0.0.1:9/") for name, weight in REGISTRY.items()}
+    models = Models(cache=tmp_path, registry=registry)
+    annotators = [make_annotator(name, {}) for name in ("fan", "flame", "mel", "ctc")]
+    annotators[-1].weights = (("flame",),)
+    with pytest.raises(WeightsError) as missing:
+        require_fit(annotators, models, "any")
+    flame, ctc = str(missing.value).splitlines()
+    for line, words in {flame: ("flame", "deca", "flame, flame_shape"), ctc: ("ctc", "flame", "ctc")}.items():
+        assert line.startswith(f"{words[0]}: {REGISTRY[words[1]].filename} ({words[1]}, licence ")
+        assert f"toolkit models add {words[1]} PATH" in line
+        assert line.endswith(f"To go on without {words[2]}, leave {words[0]} out.")
+    with pytest.raises(WeightsError, match=r"^fan: [^\n]* could not be downloaded [^\n]*leave fan out\.$"):
+        weights_of(annotators[:1], models)
+    require_fit(annotators[:1], models, "any")
 
 
 def test_a_package_that_is_not_installed_is_missed_before_any_file(tmp_path: Path) -> None:

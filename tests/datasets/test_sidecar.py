@@ -546,9 +546,11 @@ def test_the_licence_gate_stands_before_the_missing_file(base: Path, videos: Pat
     """What may not be used is not asked for; what is missing is named with its licence and the way to it."""
     refused = toolkit("annotate", base, "--with", "flame", "--offline", "--licence", "commercial", code=2)
     assert "flame: its model file deca has the licence DECA licence, non-commercial research" in refused.stderr
-    missing = toolkit("annotate", base, "--with", "mel,flame", "--offline", code=1)
-    for words in ("flame: ", "deca_model.tar", "non-commercial", "toolkit models add deca PATH", "leave flame out"):
-        assert words in missing.stderr
+    missing = toolkit("annotate", base, "--with", "mel,flame,wav2vec", "--offline", code=1)
+    for name, words in {"flame": "deca deca_model.tar non-commercial", "wav2vec": "wav2vec wav2vec2-base"}.items():
+        entry, *others = words.split()
+        (line,) = [line for line in missing.stderr.splitlines() if f"{name}: {others[0]}" in line]
+        assert all(w in line for w in (*others, f"toolkit models add {entry} PATH", f"leave {name} out"))
     assert not (base / "sidecars").exists(), "nothing is begun before all is there"
     bound = toolkit("annotate", base, "--with", "mel", "--offline", "--licence", "commercial", code=2)
     assert "base: its licence, MEAD terms of use (non-commercial research), forbids commercial use" in bound.stderr
