@@ -79,8 +79,8 @@ def print_stale(dataset: "Dataset") -> None:
     """What to do about sidecars of shards that are no longer there."""
     if stale := [name for name, sidecar in dataset.sidecars.items() if sidecar.stale]:
         console.print(
-            f"sidecars of the shards before: {', '.join(stale)}. Bring them up to date, what is unchanged is kept: "
-            f"toolkit annotate {dataset.url}",
+            f"sidecars of the shards before: {', '.join(stale)}. Bring them up to date (unchanged clips are kept; for "
+            f"new ones give --models and --offline as before): toolkit annotate {dataset.url}",
             markup=False,
         )
 

@@ -103,6 +103,8 @@ def test_the_hash_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
     (one / "README.md").write_text("not a part of the registry's model")
     registered = Models(tmp_path / "a", offline=True, registry={"net": entry()}).choose(["net"])[0]
     assert registered.sha256 == hashes[0]
+    known = models(tmp_path, entry(), offline=True).known("net", {})
+    assert known is not None and known.row() == registered.row(), "without a file"
 
 
 def test_a_record_names_a_folder_and_not_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

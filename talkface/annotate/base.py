@@ -179,6 +179,19 @@ def weights_of(
     return of_all(annotators, lambda a: [models.choose(group)[0] for group in a.weights], how_to_leave_out)
 
 
+def known_weights(annotator: Annotator, models: Models, recorded: Mapping[str, str]) -> list[Weight] | None:
+    """What ``weights_of`` gives for an annotator, where the files need not be here to know it; None where they must.
+
+    ``recorded`` are hashes, by name, of the files that it was last used with.
+    """
+    try:
+        found = [models.known(group[0], recorded) for group in annotator.weights if len(group) == 1]
+    except WeightsError:  # weights_of tells it, and what to do
+        return None
+    weights = [weight for weight in found if weight is not None]
+    return weights if len(weights) == len(annotator.weights) else None
+
+
 def of_all(
     annotators: Sequence[Annotator], find: Callable[[Annotator], T], how_to_leave_out: Callable[[str], str] = left_out
 ) -> list[T]:
@@ -206,19 +219,26 @@ def require_fit(
     All that is known to be refused is refused before any file is looked for. Files are fetched for ``commercial`` use
     alone: of alternatives, the terms are those of the one that is had.
     """
-    of_all(annotators, require_packages, how_to_leave_out)
-    _require_use(use, annotators, of_all(annotators, lambda a: _bound(a, models), how_to_leave_out))
+    require_licences(annotators, models, use, how_to_leave_out)
+    of_all(annotators, _require_packages, how_to_leave_out)
     _require_files(annotators, models, how_to_leave_out)
     if use == "commercial":
         _require_use(use, annotators, weights_of(annotators, models, how_to_leave_out))
+
+
+def require_licences(
+    annotators: Sequence[Annotator], models: Models, use: Use, how_to_leave_out: Callable[[str], str] = left_out
+) -> None:
+    """The part of ``require_fit`` that takes no file: raises ConfigError for what is known to be refused."""
+    if use == "commercial":
+        _require_use(use, annotators, of_all(annotators, lambda a: _bound(a, models), how_to_leave_out))
 
 
 def _require_files(annotators: Sequence[Annotator], models: Models, how_to_leave_out: Callable[[str], str]) -> None:
     of_all(annotators, lambda a: models.require(*a.weights), how_to_leave_out)
 
 
-def require_packages(annotator: Annotator) -> None:
-    """Raise WeightsError where a package that the annotator imports is not installed."""
+def _require_packages(annotator: Annotator) -> None:
     for package in getattr(annotator, "packages", ()):
         if importlib.util.find_spec(package) is None:
             raise WeightsError(f"needs the package {package}. Run: pip install 'talkface[annotate]'")

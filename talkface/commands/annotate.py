@@ -31,22 +31,23 @@ def command(
 ) -> None:
     """Add columns and scores to a finished dataset, beside it: its shards stay as they are.
 
-    Without --with, what was added before is brought up to date. Run it again after a stop: finished work is kept.
+    Without --with, what was added before is brought up to date; model files are looked for only where clips are new or
+    changed. Run it again after a stop: finished work is kept.
 
     Example: `toolkit annotate dataset --with mel,voice`
     """
     from talkface.config import Ingest
     from talkface.console import annotate_bar, print_annotated
-    from talkface.datasets.sidecar_job import annotate_dataset
+    from talkface.datasets.sidecar_job import Made, annotate_dataset
     from talkface.store import Folder
     from talkface.weights import Models
 
     settings = None if config is None else Ingest.load(config).pack.annotate
-    folder, count = Folder(url), worker_count(workers)
-    with folder.lock(), annotate_bar() as observe:
-        folder.sweep()
-        try:
-            made = annotate_dataset(
+    folder, count, made = Folder(url), worker_count(workers), list[Made]()
+    try:
+        with folder.lock(), annotate_bar() as observe:
+            folder.sweep()
+            annotate_dataset(
                 url,
                 names_in(with_ or ""),
                 settings,
@@ -55,10 +56,12 @@ def command(
                 workers=count,
                 scheduler=scheduler,
                 observe=observe,
+                finished=made.append,
             )
-        except KeyboardInterrupt:
-            typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    for sidecar in made:
-        print_annotated(sidecar)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        for sidecar in made:
+            print_annotated(sidecar)
     raise typer.Exit(FAILED if any(s.rejects for s in made) else OK)

@@ -15,7 +15,7 @@ was made from.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from talkface.config import Strict
 from talkface.datasets import schema
 from talkface.datasets.shards import Places
 from talkface.errors import DatasetError
-from talkface.store import PACKS, Folder, read_table
+from talkface.store import PACKS, Folder, read_pack_index, read_table
 
 SIDECARS: Final = "sidecars"
 """Folder of the sidecars' manifests inside a dataset's folder."""
@@ -149,6 +149,14 @@ def record_path(name: str) -> str:
 def packs_url(folder: Folder, name: str) -> str:
     """Where a sidecar's packs lie; absolute, since a worker may stand in another folder."""
     return f"{folder.root if folder.is_local else folder.url}/{SIDECARS}/{name}/{PACKS}"
+
+
+def packs_of(packs: Folder, fingerprint: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Names and indices of the whole packs with this fingerprint."""
+    for file in packs.names("", ".json"):
+        index = read_pack_index(packs, name := file.removesuffix(".json"))
+        if index is not None and index["fingerprint"] == fingerprint:
+            yield name, index
 
 
 def hash_of_shards(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,7 +17,15 @@ from typing import Any, Final
 import numpy as np
 
 import talkface
-from talkface.annotate.base import Annotator, chosen_weights, make_annotator, require_fit, weights_of
+from talkface.annotate.base import (
+    Annotator,
+    known_weights,
+    left_out,
+    make_annotator,
+    require_fit,
+    require_licences,
+    weights_of,
+)
 from talkface.clip import ColumnSpec
 from talkface.datasets import schema
 from talkface.datasets.adding import to_make
@@ -29,6 +37,7 @@ from talkface.datasets.sidecar import (
     find_sidecars,
     hash_of_shards,
     manifest,
+    packs_of,
     packs_url,
     record_path,
     sidecar_shard,
@@ -46,11 +55,11 @@ from talkface.datasets.sidecar_unit import (
     release,
     units_of,
 )
-from talkface.errors import ConfigError, DatasetError
+from talkface.errors import ConfigError, DatasetError, WeightsError
 from talkface.licences import Use, require_sources, require_use
 from talkface.run import Outcome, map_units
 from talkface.store import Folder, TarWriter, npy, read_pack_index, sha256_of, table_bytes
-from talkface.weights import Models
+from talkface.weights import Models, Weight
 
 UNIT_SECONDS: Final = 60.0
 """A work unit is closed once its clips last this long."""
@@ -109,30 +118,79 @@ def annotate_dataset(
     workers: int = 1,
     scheduler: str | None = None,
     observe: Callable[[Progress], None] = lambda _: None,
+    finished: Callable[[Made], None] = lambda _: None,
 ) -> list[Made]:
     """Add a sidecar for each of ``names``, and for what they need and the dataset has not; what is there is kept.
 
     No ``names``: all sidecars that there are. ``settings`` are the annotators' own, by name; None are those that a
-    sidecar was made with before, else the defaults. Raises ConfigError for what cannot be annotated here or may not be
-    put to this ``use``, and WeightsError for a model file that is missing, before anything is done; DatasetError where
-    the base cannot be read.
+    sidecar was made with before, else the defaults. ``finished`` gets each as soon as it is made. Raises ConfigError
+    for what cannot be annotated here or may not be put to this ``use``, and WeightsError for model files of ``names``
+    that have no results yet, before anything is done; DatasetError where the base cannot be read. Of what has results,
+    files are looked for where one more is needed: if one is missing, WeightsError says so when all others are made.
     """
     dataset = Dataset(url)
+    annotators = _wanted(dataset, names, settings)
+    require_licences(annotators, models, use)
+    require_use(use, {f"{url}: {n}": (a.licence, a.weights) for n, a in dataset.info.annotators.items()})
+    require_sources(use, {url: dataset.info.strictest_licence})
+    if names:
+        _require([a for a in annotators if not _has_results(dataset, a, models)], models, use)
+    made: list[Made] = []
+    missing: list[str] = []
+    for annotator in annotators:
+        require = partial(_require, [annotator], models, use, left_out if names else _left_as_it_is)
+        try:
+            job = _Job(Dataset(url), annotator, models, require)
+            made.append(job.run(workers=workers, scheduler=scheduler, observe=observe))
+            finished(made[-1])
+        except WeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise WeightsError("\n".join(missing))
+    return made
+
+
+def _wanted(
+    dataset: Dataset, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None
+) -> list[Annotator]:
+    """The annotators to run, with their settings, each after what it needs."""
     before = {name: s.info.config for name, s in dataset.sidecars.items()}
     if not names and not before:
-        raise ConfigError(f"{url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
+        raise ConfigError(f"{dataset.url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
     chosen = before if settings is None else settings
     annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
     for annotator in annotators:
         _refuse_moved_sound(annotator)
-    require_fit(annotators, models, use)
-    weights_of(annotators, models)
-    require_use(use, {f"{url}: {n}": (a.licence, a.weights) for n, a in dataset.info.annotators.items()})
-    require_sources(use, {url: dataset.info.strictest_licence})
-    return [
-        _Job(Dataset(url), annotator, models).run(workers=workers, scheduler=scheduler, observe=observe)
-        for annotator in annotators
-    ]
+    return annotators
+
+
+def _known(dataset: Dataset, annotator: Annotator, models: Models) -> list[Weight] | None:
+    """An annotator's model files; None where they must be here to know them."""
+    sidecar = dataset.sidecars.get(annotator.name)
+    recorded = {} if sidecar is None else {w["name"]: w["sha256"] for w in sidecar.info.weights}
+    return known_weights(annotator, models, recorded)
+
+
+def _has_results(dataset: Dataset, annotator: Annotator, models: Models) -> bool:
+    """Whether a sidecar or a pack was made with these settings and model files."""
+    weights = _known(dataset, annotator, models)
+    if weights is None:
+        return False
+    sidecar, wanted = dataset.sidecars.get(annotator.name), fingerprint_of(annotator, weights)
+    recorded = sidecar is not None and sidecar.info.fingerprint == wanted
+    return recorded or any(packs_of(Folder(packs_url(dataset.folder, annotator.name)), wanted))
+
+
+def _require(
+    annotators: Sequence[Annotator], models: Models, use: Use, how_to_leave_out: Callable[[str], str] = left_out
+) -> list[list[Weight]]:
+    """All that annotators need, here; gives their model files."""
+    require_fit(annotators, models, use, how_to_leave_out)
+    return weights_of(annotators, models, how_to_leave_out)
+
+
+def _left_as_it_is(name: str) -> str:
+    return f"leave {name} as it is: the other sidecars are brought up to date"
 
 
 def remake(url: str, name: str, models: Models, *, workers: int = 1) -> Made:
@@ -170,12 +228,17 @@ def _refuse_moved_sound(annotator: Annotator) -> None:
 class _Job:
     """One annotator over one dataset."""
 
-    def __init__(self, dataset: Dataset, annotator: Annotator, models: Models) -> None:
-        self.dataset, self.annotator, self.models = dataset, annotator, models
+    def __init__(
+        self, dataset: Dataset, annotator: Annotator, models: Models, require: Callable[[], list[list[Weight]]]
+    ) -> None:
+        """``require`` gives the annotator's model files, where they must be here, or raises WeightsError."""
+        self.dataset, self.annotator, self.models, self.require = dataset, annotator, models, require
         self.folder = dataset.folder
         self.name = annotator.name
         self.packs = Folder(packs_url(self.folder, self.name))
-        self.fingerprint = fingerprint_of(annotator, models)
+        known = _known(dataset, annotator, models)
+        self.weights = require()[0] if known is None else known
+        self.fingerprint = fingerprint_of(annotator, self.weights)
         self.columns = [c for c in annotator.columns if c.stored]
         self.base = dataset.table("shards").to_pylist()
         self.clips = dataset.table("clips").to_pylist()
@@ -236,13 +299,11 @@ class _Job:
         A clip that lies in the same shard as then is the same; of one in another shard, what was read is compared.
         """
         found: dict[str, list[Kept]] = defaultdict(list)
-        for file in self.packs.names("", ".json"):
-            index = read_pack_index(self.packs, name := file.removesuffix(".json"))
-            if index is not None and index["fingerprint"] == self.fingerprint:
-                made_with = index.get("made_with", {})  # older packs do not say
-                for record in index["clips"]:
-                    members = index["members"].get(record["key"], {})
-                    found[record["key"]].append(Kept(name, record, members, made_with))
+        for name, index in packs_of(self.packs, self.fingerprint):
+            made_with = index.get("made_with", {})  # older packs do not say
+            for record in index["clips"]:
+                members = index["members"].get(record["key"], {})
+                found[record["key"]].append(Kept(name, record, members, made_with))
         reader = ShardReader(self.dataset.url, gap=BLOCKSIZE - 1)
         labels = hasattr(self.annotator, "labelled")
         kept = {task.key: _matching(task, found[task.key], reader, labels) for task in tasks if task.key in found}
@@ -256,7 +317,10 @@ class _Job:
         scheduler: str | None,
         observe: Callable[[Progress], None],
     ) -> list[dict[str, Any]]:
-        """Bring these clips to packs; gives the rejects. Raises DatasetError where the base cannot be read."""
+        """Bring these clips to packs; gives the rejects. Raises DatasetError where the base cannot be read, and
+        WeightsError where there are clips and a model file is missing."""
+        if tasks:
+            self.require()
         progress.seconds_kept = progress.seconds_done = progress.seconds - sum(t.seconds for t in tasks)
         progress.clips_kept = progress.clips_done = progress.clips - len(tasks)
         observe(progress)
@@ -334,7 +398,7 @@ class _Job:
             version=annotator.version,
             licence=annotator.licence,
             config=annotator.config.model_dump(mode="json"),
-            weights=tuple(w.row() for w in chosen_weights(annotator, self.models)),
+            weights=tuple(w.row() for w in self.weights),
             columns=tuple(schema.spec_dict(c) for c in self.columns),
             scores=tuple(schema.spec_dict(s) for s in annotator.scores),
             fingerprint=self.fingerprint,

@@ -23,7 +23,7 @@ from talkface.datasets.reader import decode_sound
 from talkface.datasets.shards import ShardReader, Wanted
 from talkface.errors import DatasetError, RunError
 from talkface.store import Folder, from_npy, npy, write_pack
-from talkface.weights import Models
+from talkface.weights import Models, Weight
 
 NO_SOUND: Final = np.zeros(0, np.int16)
 
@@ -88,17 +88,17 @@ class UnitReport:
     damaged: tuple[str, ...]
 
 
-def fingerprint_of(annotator: Annotator, models: Models) -> str:
+def fingerprint_of(annotator: Annotator, weights: Sequence[Weight]) -> str:
     """What a result depends on besides the clip: the annotator's version and settings, and its weights."""
     config = annotator.config.model_dump(mode="json")
-    parts = [annotator.name, annotator.version, config, [w.sha256 for w in chosen_weights(annotator, models)]]
+    parts = [annotator.name, annotator.version, config, [w.sha256 for w in weights]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
 def _opened(name: str, config: str, models: Models, fingerprint: str) -> Annotator:
     annotator = make_annotator(name, json.loads(config))
-    if fingerprint_of(annotator, models) != fingerprint:
+    if fingerprint_of(annotator, chosen_weights(annotator, models)) != fingerprint:
         raise RunError("a worker has other model files or another talkface than the run. Give all of them the same.")
     cv2.setNumThreads(1)
     annotator.open(models)

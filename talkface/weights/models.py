@@ -152,6 +152,20 @@ class Models:
             return self._as_found(self.weight(name), path), path
         raise WeightsError(problems[0] if problems else "choose() needs at least one name")
 
+    def known(self, name: str, recorded: Mapping[str, str]) -> Weight | None:
+        """The entry with its content's hash: the registry's, else that of the file, else the one ``recorded`` by name.
+
+        None where there is none of them. Never uses the network; raises as `find`.
+        """
+        weight = self.weight(name)
+        if weight.parts and all(part.sha256 for part in weight.parts):
+            return replace(weight, sha256=_folder_hash({part.name: part.sha256 for part in weight.parts}))
+        if weight.sha256:
+            return weight
+        if (path := self.find(name)) is not None:
+            return self._as_found(weight, path)
+        return replace(weight, sha256=recorded[name]) if name in recorded else None
+
     def require(self, *groups: Sequence[str]) -> None:
         """Raise WeightsError, as `choose` does, where none of a group's entries is here or may be downloaded."""
         for names in groups:
@@ -267,8 +281,7 @@ class Models:
         if path.is_file():
             return replace(weight, sha256=self._hash(path), size=_size(path))
         files = [path / part.name for part in weight.parts] or _files(path)
-        lines = sorted(f"{self._hash(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
-        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+        digest = _folder_hash({file.relative_to(path).as_posix(): self._hash(file) for file in files})
         return replace(weight, sha256=digest, size=sum(map(_size, files)))
 
     def _get_unless_failed(self, name: str) -> Path:
@@ -336,6 +349,12 @@ def _facts(path: Path) -> _Facts:
 
 class _UnobtainableError(WeightsError):
     """This entry cannot be had here; an alternative may be."""
+
+
+def _folder_hash(files: Mapping[str, str]) -> str:
+    """Of the names and hashes of its files."""
+    lines = sorted(f"{digest}  {name}\n" for name, digest in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _is_here(weight: Weight, path: Path) -> bool:

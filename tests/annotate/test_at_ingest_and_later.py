@@ -5,8 +5,9 @@ through the command; those whose files the registry knows by hash go through the
 """
 
 import json
+import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,19 @@ from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.build import build
 from talkface.datasets.people import same_face
-from talkface.datasets.sidecar_job import annotate_dataset
+from talkface.datasets.sidecar_job import annotate_dataset, remake
 from talkface.datasets.verify import verify
-from talkface.errors import ConfigError, DatasetError
+from talkface.errors import ConfigError, DatasetError, WeightsError
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
-from talkface.media import decode_flac
+from talkface.media import decode_flac, encode_flac
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder
 from talkface.train.features import SoundFacts
 from talkface.weights import REGISTRY, Models
 from tests.annotate.stand_ins import MAKERS, stand_in_models
 from tests.conftest import Toolkit, files_of
+from tests.datasets.making import edit_base
 
 BEFORE = ("box", "landmarks", "mel")
 BY_COMMAND = ("flame", "wav2vec", "ctc", "identity", "sync")
@@ -111,6 +113,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path, toolkit: Too
     toolkit("annotate", later, "--with", ",".join(BY_COMMAND), *how)
     annotate_dataset(str(later), BY_HASH, settings, models, workers=0)
     return Made(whole, later, models, settings)
+
+
+@pytest.fixture
+def stale(made: Made, tmp_path: Path) -> Path:
+    """The one that was added to, built anew since with other sound."""
+    root = Path(shutil.copytree(made.later, tmp_path / "stale"))
+    dataset = Dataset(str(root))
+    (key,) = dataset.keys()
+    edit_base(root, key, "flac", encode_flac(decode_flac(dataset.member(key, "flac"))[::-1].copy()))
+    return root
 
 
 def test_an_ingest_and_a_later_annotation_give_the_same(made: Made) -> None:
@@ -267,6 +279,43 @@ def test_a_finished_dataset_keeps_its_sound_where_it_is(made: Made, toolkit: Too
     assert not (root / "sidecars").exists()
 
 
+def test_results_are_kept_without_the_files_that_made_them(made: Made, stale: Path, tmp_path: Path) -> None:
+    """Their hashes are the registry's (fan), or recorded (flame); a folder of one's own must be there (identity)."""
+    registry = {name: replace(REGISTRY[name], sha256="") for name in REGISTRY}
+    registry["fan"] = made.models.choose(["fan"])[0]
+    (tmp_path / "none").mkdir()
+    bare = Models(tmp_path / "none", offline=True, registry=registry, cache=tmp_path)
+    again = annotate_dataset(str(stale), ("fan", "flame"), None, bare, workers=0)
+    assert [m.info.name for m in again if m.progress.clips_kept == 1] == ["fan", "flame"]
+    assert not any(Dataset(str(stale)).sidecars[name].stale for name in ("fan", "flame"))
+    (row,) = again[0].info.weights
+    assert row == registry["fan"].row()
+    (stale / "sidecars/fan/members.parquet").unlink()
+    assert remake(str(stale), "fan", bare, workers=0).progress.clips_kept == 1
+    changed = {"flame": {"batch": 3}}
+    with pytest.raises(WeightsError, match=r"^flame: deca_model\.tar [^\n]*leave flame out\.$"):
+        annotate_dataset(str(stale), ("voice", "flame"), changed, bare, workers=0)
+    assert not (stale / "sidecars/voice").exists(), "of other settings nothing is there: told at the start"
+
+
+def test_what_lacks_its_file_does_not_keep_the_others_from_being_brought_up_to_date(
+    stale: Path, toolkit: Toolkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clip has other sound now, and the files that the registry knows are not those of the sidecars."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    some = toolkit("annotate", stale, "--offline", "-j", "0", code=1)
+    lines = some.stderr.split("WeightsError: ")[1].splitlines()
+    left = {"fan": "fan", "speaker": "light_asd", "syncnet": "syncnet"}
+    for (name, entry), line in zip(left.items(), lines, strict=True):
+        assert line.startswith(f"{name}: {REGISTRY[entry].filename} ({entry}, licence ")
+        assert line.endswith(f", leave {name} as it is: the other sidecars are brought up to date.")
+    kept = {"flame": 1, "wav2vec": 0, "ctc": 0, "identity": 1, "sync": 0}
+    for name, clips in kept.items():
+        assert re.search(rf"^{name}: .* for 1 clips, {clips} of them kept", some.stdout, re.MULTILINE), name
+    sidecars = Dataset(str(stale)).sidecars
+    assert {name for name in sidecars if sidecars[name].stale} == left.keys()
+
+
 @pytest.mark.parametrize("name", ["flame", "fan", "syncnet"])
 def test_what_may_not_be_used_is_refused_at_the_start(made: Made, tmp_path: Path, name: str) -> None:
     root = Path(shutil.copytree(made.later, tmp_path / "later", ignore=shutil.ignore_patterns("sidecars", "*-*")))
@@ -292,10 +341,12 @@ def test_an_ingest_that_may_not_be_is_refused_at_the_start(tmp_path: Path, toolk
     assert not (tmp_path / "out").exists()
 
 
-def test_an_ingest_tells_at_the_start_all_that_is_missing(tmp_path: Path, toolkit: Toolkit) -> None:
+def test_an_ingest_tells_at_the_start_all_that_is_missing(
+    tmp_path: Path, toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the input is looked at: there is none."""
-    (tmp_path / "models").mkdir()
-    how = ("--with", "flame,mel,wav2vec,fan", "--offline", "--models", tmp_path / "models")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    how = ("--with", "flame,mel,wav2vec,fan", "--offline")
     missing = toolkit("ingest", tmp_path / "none", "--out", tmp_path / "out", *how, code=1)
     lines = missing.stderr.removeprefix("WeightsError: ").splitlines()
     assert [line.split(" (")[0] for line in lines] == [

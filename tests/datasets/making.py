@@ -11,10 +11,11 @@ from scipy.spatial.transform import Rotation
 from talkface.annotate.head import Annotator as Head
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
+from talkface.datasets import Dataset, schema
 from talkface.datasets.build import build
 from talkface.datasets.packs import PackUse, Plan
 from talkface.media import VideoWriter, encode_flac
-from talkface.store import PACKS, Folder, npy, write_pack
+from talkface.store import PACKS, Folder, TarWriter, npy, table_bytes, tar_members, write_pack
 from tests.datasets.conftest import NOTHING, make_plan, source
 
 CROP = np.array([[0.5, 0.0, -10.0], [0.0, 0.5, -20.0]])
@@ -134,3 +135,22 @@ def make(root: str | Path, clips: Sequence[Made], *, video: bool = False, megaby
     )  # fmt: skip
     build(folder, plan)
     return folder.url
+
+
+def edit_base(root: Path, key: str, member: str, data: bytes) -> None:
+    """Build a dataset anew as an ingest of other content would: one member of one clip differs."""
+    dataset = Dataset(str(root))
+    shards, members = dataset.table("shards").to_pylist(), []
+    for shard in shards:
+        with dataset.folder.open(shard["shard"]) as file:
+            held = [(m.name, d) for m, d in tar_members(file)]
+        with dataset.folder.create(shard["shard"]) as new:
+            tar = TarWriter(new)
+            for name, old in held:
+                at = tar.add(name, data if name == f"{key}.{member}" else old)
+                place = {"key": name.split(".")[0], "member": name.split(".", 1)[1], "shard": shard["shard"]}
+                members.append({**place, "offset": at.offset, "size": at.size})
+            tar.close()
+        shard |= {"bytes": tar.bytes, "sha256": tar.sha256}
+    dataset.folder.write("manifest/shards.parquet", table_bytes(shards, schema.SHARDS))
+    dataset.folder.write("manifest/members.parquet", table_bytes(members, schema.MEMBERS))

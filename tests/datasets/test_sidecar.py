@@ -20,6 +20,7 @@ import pytest
 
 from benchmarks._reading import bytes_within, counted
 from talkface.annotate.mel import log_mel
+from talkface.console import print_stale
 from talkface.datasets import Dataset, open_dataset, schema
 from talkface.datasets.adding import how_to_add, to_make
 from talkface.datasets.loader import Loader
@@ -30,9 +31,10 @@ from talkface.datasets.verify import verify
 from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac, encode_flac
-from talkface.store import Folder, TarWriter, from_npy, table_bytes, tar_members
+from talkface.store import Folder, from_npy, table_bytes
 from talkface.weights import Models
 from tests.conftest import NOT_DATA, ROOT, Toolkit, command, files_of
+from tests.datasets.making import edit_base
 
 CONFIG = """
 [pack]
@@ -100,25 +102,6 @@ def add(url: str | Path, *names: str, **settings: dict[str, Any]) -> list[Made]:
 def data_of(root: Path) -> dict[str, str]:
     """Files of the dataset and its sidecars, packs left out."""
     return {name: digest for name, digest in files_of(root, but=NOT_DATA).items() if "/packs/" not in name}
-
-
-def edit_base(root: Path, key: str, member: str, data: bytes) -> None:
-    """Build a dataset anew as an ingest of other content would: one member of one clip differs."""
-    dataset = Dataset(str(root))
-    shards, members = dataset.table("shards").to_pylist(), []
-    for shard in shards:
-        with dataset.folder.open(shard["shard"]) as file:
-            held = [(m.name, d) for m, d in tar_members(file)]
-        with dataset.folder.create(shard["shard"]) as new:
-            tar = TarWriter(new)
-            for name, old in held:
-                at = tar.add(name, data if name == f"{key}.{member}" else old)
-                place = {"key": name.split(".")[0], "member": name.split(".", 1)[1], "shard": shard["shard"]}
-                members.append({**place, "offset": at.offset, "size": at.size})
-            tar.close()
-        shard |= {"bytes": tar.bytes, "sha256": tar.sha256}
-    dataset.folder.write("manifest/shards.parquet", table_bytes(shards, schema.SHARDS))
-    dataset.folder.write("manifest/members.parquet", table_bytes(members, schema.MEMBERS))
 
 
 def voiced(dataset: Dataset) -> list[str]:
@@ -337,13 +320,18 @@ def test_a_stale_sidecar_is_refused_and_made_anew_of_what_changed(copy: Path) ->
 
 
 def test_a_dataset_built_anew_of_the_same_clips_keeps_all_results(
-    copy: Path, inputs: Path, made: Path, toolkit: Toolkit
+    copy: Path, inputs: Path, made: Path, toolkit: Toolkit, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other shards, equal clips: nothing is annotated again, whatever the clips' neighbours are now."""
     shards = Dataset(str(copy)).table("shards").num_rows
     ingested(copy, inputs, toolkit, BEFORE, megabytes=100)
     assert Dataset(str(copy)).table("shards").num_rows < shards
     assert "stale" in toolkit("verify", copy, code=1).stderr
+    print_stale(Dataset(str(copy)))
+    told = capsys.readouterr().out
+    assert all(name in told for name in ADDED) and told.endswith(
+        f"--models and --offline as before): toolkit annotate {copy}\n"
+    )
     again = toolkit("annotate", copy, "--offline", "--workers", "0").stdout
     clips = len(Dataset(str(copy)))
     assert again.count(f"for {clips} clips, {clips} of them kept from an earlier run") == len(ADDED)
