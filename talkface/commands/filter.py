@@ -32,8 +32,7 @@ def command(
     """
     from talkface.console import console, print_filter, print_stale
     from talkface.datasets.adding import how_to_add
-    from talkface.datasets.build import rebuild as build_again
-    from talkface.datasets.filter import ingested_with, measured, survey, with_bounds
+    from talkface.datasets.filter import ingested_with, rebuild_by, survey, with_bounds
     from talkface.datasets.reader import Dataset, open_dataset
     from talkface.datasets.selection import change_selection, check_selection, read_selection, score_names
 
@@ -64,7 +63,7 @@ def command(
         )
     if rebuild and not dry_run:
         with dataset.folder.lock():
-            info = build_again(dataset.folder, selection, measured(dataset, selection))
+            info = rebuild_by(dataset, selection)
         console.print(f"built anew: {sum(s['clips'] for s in info.splits.values()):.0f} clips in the shards")
         print_stale(Dataset(url))
     elif asked:

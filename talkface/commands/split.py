@@ -26,8 +26,8 @@ def command(
     Example: `toolkit split dataset --by identity --val 0.1 --test 0.1`
     """
     from talkface.console import console, errors
-    from talkface.datasets.build import planned, rebuild
-    from talkface.datasets.filter import measured
+    from talkface.datasets.build import planned
+    from talkface.datasets.filter import rebuild_by
     from talkface.datasets.reader import open_dataset
     from talkface.datasets.selection import read_selection
     from talkface.datasets.split import decide, doubt, read_splitting, summary, write_splitting
@@ -51,8 +51,7 @@ def command(
         return
     with dataset.folder.lock():
         write_splitting(dataset.folder, splitting)
-        selection = read_selection(dataset.folder)
-        rebuild(dataset.folder, selection, measured(dataset, selection))
+        rebuild_by(dataset, read_selection(dataset.folder))
     console.print(f"written: {dataset.folder.path('split.json')}; the shards were built anew", markup=False)
     for name in dataset.sidecars:
         console.print(f"{name} lies beside the old shards. Run: toolkit annotate {url} --with {name}", markup=False)

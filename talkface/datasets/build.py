@@ -25,7 +25,7 @@ PLAN = f"{PACKS}/plan.json"
 """What the last build was made from, so that it can be made again without the inputs."""
 
 Measured = Mapping[str, Mapping[str, float]]
-NOTHING: Measured = {}
+"""Scores that packs do not hold, by name and key."""
 
 MANIFESTS = ("sources", "clips", "rejects", "shards", "members")
 
@@ -64,7 +64,7 @@ def build(folder: Folder, plan: Plan) -> schema.DatasetInfo:
     return info
 
 
-def rebuild(folder: Folder, selection: Selection | None = None, measured: Measured = NOTHING) -> schema.DatasetInfo:
+def rebuild(folder: Folder, selection: Selection | None = None, measured: Measured | None = None) -> schema.DatasetInfo:
     """Build again from the packs and the plan of the last build, with a selection made part of it (see `planned`).
 
     Raises DatasetError if these are gone or damaged; nothing has been changed then.
@@ -80,11 +80,11 @@ def rebuild(folder: Folder, selection: Selection | None = None, measured: Measur
     return build(folder, plan)
 
 
-def planned(folder: Folder, selection: Selection | None = None, measured: Measured = NOTHING) -> Plan:
+def planned(folder: Folder, selection: Selection | None = None, measured: Measured | None = None) -> Plan:
     """The plan of the last build; with a selection, what a build by that would be made from.
 
-    ``measured`` are the scores that the selection bounds and packs do not hold, by name and key. Raises DatasetError if
-    the plan is gone, or of another version.
+    ``measured`` are those of such scores that the selection bounds. Raises DatasetError if the plan is gone, or of
+    another version.
     """
     try:
         raw = json.loads(folder.read(PLAN))
@@ -100,7 +100,7 @@ def planned(folder: Folder, selection: Selection | None = None, measured: Measur
         ) from error
     if selection is None:
         return plan
-    known = {name: {**plan.measured.get(name, {}), **measured.get(name, {})} for name in selection.thresholds}
+    known = {name: {**plan.measured.get(name, {}), **(measured or {}).get(name, {})} for name in selection.thresholds}
     outside = {name: _outside(values, selection.thresholds[name]) for name, values in known.items()}
     chosen = dataclasses.replace(
         plan, marks=selection.marks, thresholds=selection.thresholds, measured={n: v for n, v in outside.items() if v}

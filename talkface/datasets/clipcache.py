@@ -241,6 +241,17 @@ class _File:
             start, data = start + count, data[count:]
 
 
+def open_cache(dataset: Dataset, windows: Windows, folder: str | Path | bool, gigabytes: float) -> ClipCache | None:
+    """The cache of these windows; None where none is wanted or there can be none."""
+    if folder is False or gigabytes <= 0 or cannot_keep(dataset, windows):
+        return None
+    try:
+        return ClipCache(dataset, windows, default_folder() if folder is True else Path(folder), gigabytes)
+    except OSError as error:
+        LOG.warning("decoded clips are not kept: %s", error)
+        return None
+
+
 def cannot_keep(dataset: Dataset, windows: Windows) -> str | None:
     """Why the clips of these windows cannot be kept, or None."""
     if not hasattr(os, "pwrite"):

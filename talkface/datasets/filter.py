@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from talkface.config import Threshold
-from talkface.datasets.build import kept_keys, planned
+from talkface.datasets.build import kept_keys, planned, rebuild
 from talkface.datasets.packs import Plan
 from talkface.datasets.reader import Dataset
-from talkface.datasets.schema import is_missing
+from talkface.datasets.schema import DatasetInfo, is_missing
 from talkface.datasets.selection import Cost, Selection, costs
 from talkface.errors import ConfigError, DatasetError
 
@@ -54,6 +54,11 @@ def survey(dataset: Dataset, selection: Selection) -> Survey:
         returning=_returning(dataset, selection, rejects) if rejected else 0,
         built_with={n: t for n, t in ingested_with(dataset).items() if n not in selection.thresholds},
     )
+
+
+def rebuild_by(dataset: Dataset, selection: Selection) -> DatasetInfo:
+    """Build the shards anew with a selection made part of them; ``dataset`` has every clip. Raises as `rebuild`."""
+    return rebuild(dataset.folder, selection, measured(dataset, selection))
 
 
 def ingested_with(dataset: Dataset) -> Mapping[str, Threshold]:

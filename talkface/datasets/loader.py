@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from talkface.datasets.block import Block, Field, arrays_of
-from talkface.datasets.clipcache import ClipCache, cannot_keep, default_folder
+from talkface.datasets.clipcache import open_cache
 from talkface.datasets.clipdata import ClipData, Cuttable
 from talkface.datasets.companions import Companions
 from talkface.datasets.order import by_weight, mixed, rising, runs_of
@@ -117,7 +117,7 @@ class Loader(IterableDataset[Batch]):
         self._clips: OrderedDict[int, ClipData | DatasetError] = OrderedDict()
         self._workers: _Workers | None = None
         dataset.locate(self.members)  # read once here, not once a worker
-        self.cache = _open_cache(dataset, windows, cache, cache_gigabytes)
+        self.cache = open_cache(dataset, windows, cache, cache_gigabytes)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_clips": OrderedDict(), "_workers": None}
@@ -490,14 +490,3 @@ def _place_among_ranks(rank: int | None, ranks: int | None) -> tuple[int, int]:
     if not 0 <= rank < ranks:
         raise ConfigError(f"rank {rank} of {ranks}: expected 0 to {ranks - 1}")
     return rank, ranks
-
-
-def _open_cache(dataset: Dataset, windows: Windows, folder: str | Path | bool, gigabytes: float) -> ClipCache | None:
-    """The cache of these windows; None where none is wanted or there can be none."""
-    if folder is False or gigabytes <= 0 or cannot_keep(dataset, windows):
-        return None
-    try:
-        return ClipCache(dataset, windows, default_folder() if folder is True else Path(folder), gigabytes)
-    except OSError as error:
-        LOG.warning("decoded clips are not kept: %s", error)
-        return None
