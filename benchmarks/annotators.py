@@ -266,7 +266,7 @@ def against_bfloat16(
 
     Heat-maps of random weights have no peaks: FAN's points then jump, whatever its real ones do.
     """
-    from talkface.annotate._nets import quick_precision
+    from talkface.nets.inference import quick_precision
 
     seconds = len(sound_of(members)) / 16_000
     print(f'\n`precision = "auto"` is {quick_precision()} on this machine\n')
@@ -301,7 +301,7 @@ def whole_jobs(folder: Path, options: argparse.Namespace) -> None:
     from benchmarks._reading import bytes_within, counted
     from talkface.annotate.base import make_annotator
     from talkface.datasets.reader import Dataset
-    from talkface.datasets.sidecar_job import annotate_dataset
+    from talkface.datasets.sidecars.job import annotate_dataset
 
     models, weights = models_of(make_annotator("wav2vec", {}), folder, options)
     places = list(Dataset(str(folder / "out")).places.values())
@@ -323,7 +323,7 @@ def against_transformers(folder: Path, options: argparse.Namespace) -> None:
     import torch
     from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
-    from talkface.annotate._speech import Speech, SpeechConfig
+    from talkface.annotate._transformers import Speech, SpeechConfig
 
     path = folder / "wav2vec2-base-960h"
     if not path.exists():

@@ -131,8 +131,8 @@ def drawn(name: str, model, clips: list[Clip], options: argparse.Namespace) -> R
 def read(dataset, models: list) -> list[Clip]:
     """All clips at 25 frames a second, and their sound as the models hear it."""
     from talkface.clip import NS
+    from talkface.generate.motion import speech_from
     from talkface.train.base import Speech
-    from talkface.train.sample import speech_from
     from talkface.weights import Models
 
     clips = []
@@ -162,7 +162,7 @@ def shapes(dataset, row: dict[str, Any]) -> np.ndarray:
 
 def generate(model, clips: list[Clip], options: argparse.Namespace, **how: Any) -> list:
     """Motion for each clip's sound in its own style."""
-    from talkface.train.sample import sample
+    from talkface.generate.motion import sample
     from talkface.train.tasks.emodiff import Sampling
 
     settings = Sampling(steps=options.emodiff_steps, **how)
@@ -269,7 +269,7 @@ def emotions(runs: list[Run], clips: list[Clip], options: argparse.Namespace) ->
 
 
 def mean_face(model, sound: Clip, style, options: argparse.Namespace) -> np.ndarray:
-    from talkface.train.sample import sample
+    from talkface.generate.motion import sample
     from talkface.train.tasks.emodiff import Sampling
 
     drawn = sample(model, sound.speech, style, Sampling(steps=options.emodiff_steps), variants=2).motions

@@ -201,7 +201,7 @@ def around(dataset: Any, key: str, *, own: bool = False) -> np.ndarray:
     """Rows of mel around each frame, one after the other."""
     import torch
 
-    from talkface.train.sound import own_level
+    from talkface.train.inputs.audio_rows import own_level
 
     mel = dataset.arrays(key, ["mel"])["mel"].astype(np.float64)
     if own:
@@ -273,8 +273,8 @@ def generated(emodiff: Any, lip: Any = None) -> Predict:
 
 def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
     """What is made for a clip's sound in its own style; the same draw each time."""
+    from talkface.generate.motion import sample
     from talkface.train.base import Speech
-    from talkface.train.sample import sample
     from talkface.train.tasks.emodiff import Sampling
 
     speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
@@ -283,7 +283,7 @@ def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
 
 def style_of(dataset: Any, key: str) -> Any:
     """The clip's own frames with a face."""
-    from talkface.train.sample import read_style
+    from talkface.generate.motion import read_style
     from talkface.weights import Models as Files
 
     return read_style(key, Files(offline=True), data=dataset)
@@ -293,7 +293,7 @@ def syncs(held: Any, keys: list[str], expert: Any) -> dict[str, float]:
     """Areas under the curve, before training and after."""
     from dataclasses import replace
 
-    from talkface.train.mouth import area_under_curve
+    from talkface.train.inputs.mouth import area_under_curve
 
     found = {}
     judges = {"after training": expert}

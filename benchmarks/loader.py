@@ -201,8 +201,8 @@ def memory(home: Path, minutes: float) -> None:
 def ours(home: Path, kind: str, workers: int, kept: Path | bool) -> Callable[[int], Iterable[Any]]:
     from benchmarks.baselines.loaders import BATCH, LENGTHS, SIZE
     from talkface.datasets import open_dataset
-    from talkface.datasets.loader import Loader
-    from talkface.datasets.windows import Pictures, Windows
+    from talkface.datasets.loading.loader import Loader
+    from talkface.datasets.loading.windows import Pictures, Windows
 
     if kind == "motion":
         windows = Windows(length=LENGTHS[kind], fps=25, columns=("arkit", "head"), sound=True, pad="never")

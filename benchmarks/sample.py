@@ -37,7 +37,7 @@ def measure(preset: str, sampler: str, steps: int, options: argparse.Namespace, 
     import torch
 
     from talkface.annotate.mel import Annotator as Mel
-    from talkface.datasets.schema import spec_dict
+    from talkface.datasets.format.schema import spec_dict
     from talkface.train.base import Speech, Style, configure
     from talkface.train.diffusion import schedule_facts
     from talkface.train.tasks.emodiff import Sampling, Task

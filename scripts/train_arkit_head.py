@@ -34,9 +34,9 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from talkface.annotate._arkit_head import features, forward
-from talkface.annotate._mesh import BLENDSHAPE_POINTS
 from talkface.annotate.head import fit_face
 from talkface.annotate.landmarks import FaceMesh
+from talkface.face_mesh import BLENDSHAPE_POINTS
 from talkface.vocab import ARKIT
 
 LICENCES = ("MIT", "Apache-2.0")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from talkface.config import Rule
     from talkface.datasets.filter import Survey
     from talkface.datasets.reader import Dataset
-    from talkface.datasets.sidecar_job import Made
-    from talkface.datasets.sidecar_job import Progress as Annotating
+    from talkface.datasets.sidecars.job import Made
+    from talkface.datasets.sidecars.job import Progress as Annotating
     from talkface.ingest.job import IngestResult, Progress
     from talkface.ingest.plan import Forecast
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from talkface import media
-from talkface.annotate._nets import quick_precision
+from talkface.nets.inference import quick_precision
 from talkface.weights import Models, how_to_get
 
 PACKAGES = (

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from talkface.annotate._deca import SIDE, to_input
 from talkface.errors import WeightsError
+from talkface.nets.deca import SIDE, to_input
 from talkface.vocab import FLAME
 from talkface.weights import Models
 from talkface.weights.unpickle import read_arrays

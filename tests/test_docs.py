@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from talkface.config import Ingest
-from talkface.datasets.build import build
+from talkface.datasets.build.job import build
 from talkface.store import Folder
 from tests.conftest import ROOT
 from tests.datasets.conftest import make_plan

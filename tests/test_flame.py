@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from talkface.annotate._deca import face_square
 from talkface.errors import WeightsError
 from talkface.flame import Flame, load_flame, projected, rotation_matrices
+from talkface.nets.deca import face_square
 from talkface.weights.unpickle import read_arrays
 from tests.annotate.stand_ins import random_flame
 

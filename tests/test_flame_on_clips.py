@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from talkface.annotate._deca import face_square
 from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
-from talkface.datasets.build import build
+from talkface.datasets.build.job import build
 from talkface.datasets.reader import Sample, open_dataset
 from talkface.flame import load_flame
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
 from talkface.media import ClipFrames
+from talkface.nets.deca import face_square
 from talkface.render.sheet import draw_clip, to_crop, with_flame
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder

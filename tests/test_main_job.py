@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from talkface.datasets.reader import Dataset
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from tests.conftest import NOT_DATA, Toolkit, command, files_of
 
 

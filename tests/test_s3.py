@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from talkface.datasets.reader import Dataset
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from talkface.store import PACKS, Folder
 from tests.conftest import BUCKET, NOT_DATA, Toolkit, command, files_of
 

@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from jaxtyping import Float, UInt8
 from scipy.special import expit
 
-from talkface.annotate._mesh import BLENDSHAPE_POINTS, LEFT_CORNER, RIGHT_CORNER
+from talkface.face_mesh import BLENDSHAPE_POINTS, LEFT_CORNER, RIGHT_CORNER
 from talkface.vocab import ARKIT
 
 DETECTOR_SIDE, MESH_SIDE = 128, 256

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 
-from talkface.annotate._speech import FIRST_SECONDS, RATE, SpeechConfig, n_rows, open_speech
+from talkface.annotate._transformers import FIRST_SECONDS, RATE, SpeechConfig, n_rows, open_speech
 from talkface.annotate.base import ClipView, Result
 from talkface.clip import ColumnSpec
 from talkface.errors import WeightsError

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from talkface.annotate._mesh import MIRROR68
-from talkface.annotate._nets import AUTO, PictureNet, Precision, batches, fill, read_checkpoint
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ColumnSpec, ScoreSpec
 from talkface.errors import WeightsError
+from talkface.face_mesh import MIRROR68
+from talkface.nets.inference import AUTO, PictureNet, Precision, batches, fill, read_checkpoint
 from talkface.weights import Models
 
 SIDE: Final = 256

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from pydantic import Field
 
-from talkface.annotate._deca import OUTPUT, cut_face, load_encoder, split
-from talkface.annotate._nets import AUTO, PictureNet, Precision, batches
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ColumnSpec
+from talkface.nets.deca import OUTPUT, cut_face, load_encoder, split
+from talkface.nets.inference import AUTO, PictureNet, Precision, batches
 from talkface.weights import Models
 
 NAMES = (

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from talkface.annotate._mesh import IBUG68
 from talkface.annotate.base import AnnotatorConfig, FaceView, Rows
 from talkface.clip import ColumnSpec
 from talkface.errors import WeightsError
+from talkface.face_mesh import IBUG68
 from talkface.vocab import ARKIT
 from talkface.weights import Models
 

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from scipy.ndimage import uniform_filter1d
 
-from talkface.annotate._faces import SIDE as SQUARE
-from talkface.annotate._faces import follow, times_of
-from talkface.annotate._light_asd import ROWS, SIDE, load_light_asd, log_odds
-from talkface.annotate._mesh import LEFT_CORNER, LOWER_LIP, RIGHT_CORNER, UPPER_LIP
-from talkface.annotate._mfcc import mfcc
+from talkface.annotate._face_squares import SIDE as SQUARE
+from talkface.annotate._face_squares import follow, times_of
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import NS, ColumnSpec, ScoreSpec, runs
+from talkface.face_mesh import LEFT_CORNER, LOWER_LIP, RIGHT_CORNER, UPPER_LIP
+from talkface.nets.light_asd import ROWS, SIDE, load_light_asd, log_odds
+from talkface.speech.mfcc import mfcc
 from talkface.weights import Models
 
 SMOOTH = 5

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from talkface.annotate._faces import FPS, follow
-from talkface.annotate._syncnet import agreement, embeddings, load_syncnet, n_windows
+from talkface.annotate._face_squares import FPS, follow
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ScoreSpec
+from talkface.nets.syncnet import agreement, embeddings, load_syncnet, n_windows
 from talkface.weights import Models
 
 

@@ -11,11 +11,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 from scipy.special import expit
 
-from talkface.annotate._torchscript import read_torchscript
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ScoreSpec, samples_to_ns
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models
+from talkface.weights.torchscript import read_torchscript
 
 WINDOW = 512
 CONTEXT = 64

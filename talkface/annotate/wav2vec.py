@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from talkface.annotate._speech import FIRST_SECONDS, RATE, SpeechConfig, n_rows, open_speech
+from talkface.annotate._transformers import FIRST_SECONDS, RATE, SpeechConfig, n_rows, open_speech
 from talkface.annotate.base import ClipView, Result
 from talkface.clip import ColumnSpec
 from talkface.errors import ConfigError

@@ -38,7 +38,7 @@ def command(
     """
     from talkface.config import Ingest
     from talkface.console import annotate_bar, print_annotated
-    from talkface.datasets.sidecar_job import Made, annotate_dataset
+    from talkface.datasets.sidecars.job import Made, annotate_dataset
     from talkface.store import Folder
     from talkface.weights import Models
 

@@ -86,15 +86,17 @@ def _speaking(faces: "list[Face]", audio: str) -> "Face":
 
 def _expert(run: str, models: "Models") -> "SyncExpert":
     """The sync expert of a run. Raises WeightsError for what is missing or of another task."""
+    from talkface.generate.motion import speech_from
+    from talkface.nets.lip import BlendshapeSyncNet
     from talkface.train.checkpoint import load
-    from talkface.train.nets.lip import SyncNet
-    from talkface.train.sample import speech_from
     from talkface.train.tasks.sync_expert import Expert, Task
 
     model = load(run, task="sync_expert")
     task = cast(Task, model.task)
     return Expert(
-        task, cast(SyncNet, model.net), lambda samples: speech_from(samples, [model], models).columns[task.config.sound]
+        task,
+        cast(BlendshapeSyncNet, model.net),
+        lambda samples: speech_from(samples, [model], models).columns[task.config.sound],
     )
 
 

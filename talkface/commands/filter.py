@@ -31,8 +31,8 @@ def command(
     Example: `toolkit filter dataset --preset hdtf --set face_pixels.min=200`
     """
     from talkface.console import console, print_filter, print_stale
-    from talkface.datasets.adding import how_to_add
     from talkface.datasets.filter import ingested_with, rebuild_by, survey, with_bounds
+    from talkface.datasets.missing_columns import how_to_add
     from talkface.datasets.reader import Dataset, open_dataset
     from talkface.datasets.selection import change_selection, check_selection, read_selection, score_names
 

@@ -28,8 +28,8 @@ from talkface.commands._options import (
 from talkface.config import Ingest
 
 if TYPE_CHECKING:
-    from talkface.datasets.packs import Plan
-    from talkface.datasets.schema import DatasetInfo
+    from talkface.datasets.build.packs import Plan
+    from talkface.datasets.format.schema import DatasetInfo
     from talkface.ingest.job import IngestResult
     from talkface.ingest.scan import ScanResult
     from talkface.licences import Use
@@ -81,7 +81,7 @@ def run(
     """Ingest with these settings, print what came of it, and leave with the exit code that says so."""
     from talkface.annotate.base import require_fit
     from talkface.console import console, print_ingest, print_stale
-    from talkface.datasets.build import refuse_foreign, refuse_to_lose
+    from talkface.datasets.build.job import refuse_foreign, refuse_to_lose
     from talkface.datasets.reader import Dataset
     from talkface.ingest import job
     from talkface.ingest.pipeline import make_annotators, settings_fingerprint
@@ -122,8 +122,8 @@ def _ingest_and_build(
 ) -> tuple["IngestResult", "DatasetInfo"]:
     """Make what packs are missing, then the dataset; a pack that turns out to be damaged is made once more."""
     from talkface.console import progress_bar
-    from talkface.datasets.build import build
-    from talkface.datasets.packs import DamagedPack
+    from talkface.datasets.build.job import build
+    from talkface.datasets.build.packs import DamagedPack
     from talkface.ingest import job
     from talkface.store import PACKS
 
@@ -148,7 +148,7 @@ def _ingest_and_build(
 
 def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":
     """What to build a dataset of after an ingest."""
-    from talkface.datasets.packs import PackUse, Plan
+    from talkface.datasets.build.packs import PackUse, Plan
 
     return Plan(
         sources=result.sources,

@@ -125,7 +125,7 @@ def _extracted(video: str, folder: str, store: "Models") -> "tuple[Dataset, str]
     """The longest clip of a video, by an ingest of it alone."""
     from talkface.commands.ingest import plan_of
     from talkface.config import Cut, Ingest, Pack
-    from talkface.datasets.build import build
+    from talkface.datasets.build.job import build
     from talkface.datasets.reader import Dataset
     from talkface.errors import SourceError
     from talkface.ingest import job

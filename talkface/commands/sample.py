@@ -38,8 +38,8 @@ def command(
     from talkface.console import console
     from talkface.datasets.reader import open_dataset
     from talkface.errors import ConfigError
+    from talkface.generate import motion as sampling
     from talkface.train import checkpoint as checkpoints
-    from talkface.train import sample as sampling
     from talkface.train.tasks.emodiff import Sampling
     from talkface.weights import Models
 

@@ -26,7 +26,7 @@ def command(
     Example: `toolkit split dataset --by identity --val 0.1 --test 0.1`
     """
     from talkface.console import console, errors
-    from talkface.datasets.build import planned
+    from talkface.datasets.build.job import planned
     from talkface.datasets.filter import rebuild_by
     from talkface.datasets.reader import open_dataset
     from talkface.datasets.selection import read_selection

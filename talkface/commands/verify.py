@@ -21,11 +21,11 @@ def command(
     Example: `toolkit verify dataset`
     """
     from talkface.console import console, errors
-    from talkface.datasets.build import rebuild
+    from talkface.datasets.build.job import rebuild
     from talkface.datasets.reader import Dataset
-    from talkface.datasets.sidecar_job import remake
-    from talkface.datasets.verify import verify
-    from talkface.datasets.verify_sidecar import broken_sidecars
+    from talkface.datasets.sidecars.job import remake
+    from talkface.datasets.verify.dataset import verify
+    from talkface.datasets.verify.sidecar import broken_sidecars
     from talkface.store import Folder
     from talkface.weights import Models
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int16
 
-from talkface.datasets import schema
-from talkface.datasets.card import terms
-from talkface.datasets.features import features
+from talkface.datasets.build.card import terms
+from talkface.datasets.format import schema
+from talkface.datasets.format.hf_features import features
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.media import decode_flac

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from talkface.config import Threshold
-from talkface.datasets.build import kept_keys, planned, rebuild
-from talkface.datasets.packs import Plan
+from talkface.datasets.build.job import kept_keys, planned, rebuild
+from talkface.datasets.build.packs import Plan
+from talkface.datasets.format.schema import DatasetInfo, is_missing
 from talkface.datasets.reader import Dataset
-from talkface.datasets.schema import DatasetInfo, is_missing
 from talkface.datasets.selection import Cost, Selection, costs
 from talkface.errors import ConfigError, DatasetError
 

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from jaxtyping import Int16, Int64
 
 from talkface.clip import NS, ColumnSpec, ScoreSpec, ns_to_samples
-from talkface.datasets import schema
-from talkface.datasets.adding import how_to_have
+from talkface.datasets.format import schema
+from talkface.datasets.format.shards import Places, ShardReader, Wanted, column_view
+from talkface.datasets.format.sidecar import Sidecar, SidecarInfo, find_sidecars
+from talkface.datasets.missing_columns import how_to_have
 from talkface.datasets.resample import How, resample_column, sound_clock
 from talkface.datasets.selection import check_selection, read_selection
-from talkface.datasets.shards import Places, ShardReader, Wanted, column_view
-from talkface.datasets.sidecar import Sidecar, SidecarInfo, find_sidecars
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import FlacSamples
 from talkface.store import TIMEOUT, Folder, from_npy, read_table
@@ -398,6 +398,6 @@ def hf_features(info: schema.DatasetInfo | SidecarInfo) -> "hf.Features":
     Without them ``datasets`` guesses: it wants torchcodec for mp4 and flac, and breaks where a value is missing first.
     """
     # Importing Hugging Face takes a second and much memory, which loader workers need not spend.
-    from talkface.datasets.features import features  # noqa: PLC0415
+    from talkface.datasets.format.hf_features import features  # noqa: PLC0415
 
     return features(info)

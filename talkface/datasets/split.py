@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from talkface.config import Build, Strict, parse
-from talkface.datasets.adding import how_to_add
-from talkface.datasets.people import Faces, faces_of, has_faces, require_threshold
+from talkface.datasets.identities import Faces, faces_of, has_faces, require_threshold
+from talkface.datasets.missing_columns import how_to_add
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder

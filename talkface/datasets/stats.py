@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from talkface.datasets.format.schema import SPLITS
 from talkface.datasets.reader import Dataset
-from talkface.datasets.schema import SPLITS
 from talkface.datasets.selection import Selection, nearest, read_selection
 from talkface.datasets.turns import turns
 from talkface.errors import DatasetError

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float, Int64
 
-from talkface.annotate._pauses import AROUND_NS, loudness
-from talkface.annotate._turns import FLICKER_SECONDS, Seen, claims, turns_of
 from talkface.clip import NS, runs
 from talkface.datasets.reader import Dataset
+from talkface.speech.loudness import AROUND_NS, loudness
+from talkface.speech.turns import FLICKER_SECONDS, Seen, claims, turns_of
 
 STEP_NS: Final = NS // 25
 

@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from talkface.annotate._pauses import quiet
 from talkface.annotate.base import Rows
 from talkface.clip import NS, Reject, runs
 from talkface.config import Pack
 from talkface.ingest.crop import Box, Crops, Region, Spools
 from talkface.ingest.faces import Face
 from talkface.media import Frame
+from talkface.speech.loudness import quiet
 
 HOLE_NS: Final = NS
 """The last frame before a longer hole in time is taken to stay for as long as the clip's other frames."""

@@ -20,9 +20,9 @@ from talkface.ingest.pipeline import detector_weights, make_annotators, process,
 from talkface.ingest.scan import ScanResult
 from talkface.ingest.unit import Settings, Unit, UnitReport
 from talkface.licences import is_unknown, strictest
-from talkface.run import Outcome, map_units
 from talkface.store import PACKS, Folder, read_pack_index
 from talkface.weights import Models
+from talkface.workers import Outcome, map_units
 
 
 @dataclass(kw_only=True)

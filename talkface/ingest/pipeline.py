@@ -15,9 +15,6 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from talkface.annotate._made_with import made_with
-from talkface.annotate._pauses import loudness
-from talkface.annotate._turns import claims
 from talkface.annotate.base import (
     Annotator,
     ClipView,
@@ -43,7 +40,10 @@ from talkface.ingest.inputs import READ_AGAIN_SECONDS, content_of
 from talkface.ingest.shots import ShotCutter
 from talkface.ingest.speaking import SPEAKER, SpeakingCutter, uncoded
 from talkface.ingest.unit import Settings, Stopwatch, Unit, UnitReport
+from talkface.made_with import made_with
 from talkface.media import Frame, Sound, VideoReader, VideoWriter, encode_flac, read_sound
+from talkface.speech.loudness import loudness
+from talkface.speech.turns import claims
 from talkface.store import Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models, Weight

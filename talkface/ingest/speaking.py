@@ -7,19 +7,19 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from talkface.annotate._turns import FLICKER_SECONDS, context_ns, owners, turns_of
 from talkface.annotate.base import ClipView, Rows
 from talkface.clip import NS, Clip, FrameTable, Reject, Timeline, runs
 from talkface.config import Cut
 from talkface.ingest.cut import CutClip, Cutter, Loudness
 from talkface.ingest.faces import Face
 from talkface.media import Frame, Sound
+from talkface.speech.turns import FLICKER_SECONDS, context_ns, owners, turns_of
 
 SPEAKER: Final = "speaker"
 """The annotator that tells who speaks."""
 
 Claim = Float[np.ndarray, " frames"]
-"""See `talkface.annotate._turns.claims`."""
+"""See `talkface.speech.turns.claims`."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from pydantic import Field
 
 import talkface.train.tasks
 from talkface.config import Strict, parse
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
+from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
-from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError
 from talkface.motion import Motion
 from talkface.vocab import SAMPLE_RATE

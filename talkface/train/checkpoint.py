@@ -37,7 +37,7 @@ from talkface.download import PART
 from talkface.errors import ConfigError, RunError, WeightsError
 from talkface.store import Folder, sync_folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
-from talkface.train.code import commit
+from talkface.train.provenance import commit
 
 FORMAT: Final = 2
 FOLDER: Final = "checkpoints"

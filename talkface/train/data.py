@@ -10,10 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from talkface.annotate.base import producer
-from talkface.datasets.adding import how_to_add
-from talkface.datasets.loader import Batch, Loader, State
+from talkface.datasets.format.schema import SPLITS
+from talkface.datasets.loading.loader import Batch, Loader, State
+from talkface.datasets.missing_columns import how_to_add
 from talkface.datasets.reader import Dataset, open_dataset
-from talkface.datasets.schema import SPLITS
 from talkface.errors import ConfigError
 from talkface.train.base import TaskConfig
 

@@ -19,19 +19,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
-from talkface.datasets.loader import Batch, Loader, State
+from talkface.datasets.loading.loader import Batch, Loader, State
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, RunError
 from talkface.store import Folder
 from talkface.train import checkpoint
-from talkface.train.average import Average
 from talkface.train.base import TaskConfig, Training, task_class
 from talkface.train.checkpoint import AVERAGED, OPTIMIZER, WEIGHTS, About
-from talkface.train.code import commit
 from talkface.train.data import endless, held_loader, require_columns, to_device, training_loader
+from talkface.train.ema import Average
+from talkface.train.full_state import optimizer_of, set_optimizer, set_weights, weights_of
 from talkface.train.log import Log, Waiting
 from talkface.train.preflight import probe, require_compiler
-from talkface.train.whole import optimizer_of, set_optimizer, set_weights, weights_of
+from talkface.train.provenance import commit
 
 TRAIN, EVALUATE, PROBE = 0, 1, 2
 """Streams of random numbers."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
 from talkface.errors import ConfigError
 from talkface.train.base import Task
 

@@ -51,7 +51,7 @@ REGISTRY: Final[Mapping[str, Weight]] = {
             url="https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
             sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
             size=54_573_114,
-            check="talkface.annotate._syncnet:load_syncnet",
+            check="talkface.nets.syncnet:load_syncnet",
         ),
         Weight(
             name="sface",
@@ -72,7 +72,7 @@ REGISTRY: Final[Mapping[str, Weight]] = {
             commercial=False,
             description="DECA: the encoder of FLAME's parameters, key E_flame (and of details, which is not used)",
             url="https://deca.is.tue.mpg.de",
-            check="talkface.annotate._deca:load_encoder",
+            check="talkface.nets.deca:load_encoder",
         ),
         Weight(
             name="flame",

@@ -22,11 +22,11 @@ from face_alignment.models import FAN
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
-from talkface.annotate._deca import Encoder
-from talkface.annotate._light_asd import LightASD
-from talkface.annotate._syncnet import SyncNet
 from talkface.clip import NS
 from talkface.media import VideoWriter
+from talkface.nets.deca import Encoder
+from talkface.nets.light_asd import LightASD
+from talkface.nets.syncnet import SyncNet
 from talkface.render.identity import Identity
 from talkface.render.performance import perform
 from talkface.render.raster import Camera

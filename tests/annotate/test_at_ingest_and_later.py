@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from talkface.annotate._speech import n_rows
+from talkface.annotate._transformers import n_rows
 from talkface.commands.ingest import plan_of
 from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets import Dataset, open_dataset
-from talkface.datasets.build import build
-from talkface.datasets.people import same_face
-from talkface.datasets.sidecar_job import annotate_dataset, remake
-from talkface.datasets.verify import verify
+from talkface.datasets.build.job import build
+from talkface.datasets.identities import same_face
+from talkface.datasets.sidecars.job import annotate_dataset, remake
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError, WeightsError
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
 from talkface.media import decode_flac, encode_flac
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder
-from talkface.train.features import SoundFacts
+from talkface.train.inputs.audio_features import SoundFacts
 from talkface.weights import REGISTRY, Models
 from tests.annotate.stand_ins import MAKERS, stand_in_models
 from tests.conftest import Toolkit, files_of

@@ -28,7 +28,7 @@ from talkface.annotate.base import (
     weights_of,
 )
 from talkface.clip import NS, Clip, ColumnSpec, FrameTable, Labels, Probe, ScoreSpec, Source, Timeline
-from talkface.datasets.schema import CLIP_FIELDS
+from talkface.datasets.format.schema import CLIP_FIELDS
 from talkface.errors import ConfigError, WeightsError
 from talkface.vocab import EMOTIONS, SAMPLE_RATE
 from talkface.weights import REGISTRY, Models

@@ -10,11 +10,11 @@ from face_alignment.utils import get_preds_fromhm, transform
 from torch import Tensor, nn
 from torch.nn import functional
 
-from talkface.annotate._mesh import MIRROR68
-from talkface.annotate._nets import PictureNet
 from talkface.annotate.base import ClipView, make_annotator
 from talkface.annotate.fan import Heatmaps, box_square, cut_square, load_fan, peaks, squares, to_source
 from talkface.errors import WeightsError
+from talkface.face_mesh import MIRROR68
+from talkface.nets.inference import PictureNet
 from talkface.weights import Models
 from tests.annotate.making import clip_view, video_of
 from tests.annotate.stand_ins import random_fan, stand_in_models

@@ -9,7 +9,11 @@ import scipy.io
 import torch
 from transformers import ResNetConfig, ResNetModel
 
-from talkface.annotate._deca import (
+from talkface.annotate.base import ClipView, make_annotator
+from talkface.annotate.flame import NAMES, faces
+from talkface.annotate.landmarks import ibug68
+from talkface.errors import WeightsError
+from talkface.nets.deca import (
     OUTPUT,
     cut_face,
     face_square,
@@ -17,11 +21,7 @@ from talkface.annotate._deca import (
     split,
     to_input,
 )
-from talkface.annotate._nets import PictureNet
-from talkface.annotate.base import ClipView, make_annotator
-from talkface.annotate.flame import NAMES, faces
-from talkface.annotate.landmarks import ibug68
-from talkface.errors import WeightsError
+from talkface.nets.inference import PictureNet
 from talkface.vocab import FLAME
 from talkface.weights import Models
 from tests.annotate.making import clip_view, mesh_in, video_of

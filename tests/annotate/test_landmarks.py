@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from talkface.annotate._mesh import IBUG68, MIRROR68
 from talkface.annotate.base import FaceView
 from talkface.annotate.landmarks import Annotator, FaceMesh, LandmarksConfig, Mesh, ibug68
+from talkface.face_mesh import IBUG68, MIRROR68
 from talkface.vocab import ARKIT
 
 

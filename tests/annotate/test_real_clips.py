@@ -12,10 +12,10 @@ import pytest
 
 from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
-from talkface.datasets.build import build
+from talkface.datasets.build.job import build
 from talkface.datasets.reader import Dataset, open_dataset
-from talkface.datasets.sidecar_job import annotate_dataset
-from talkface.datasets.verify import verify
+from talkface.datasets.sidecars.job import annotate_dataset
+from talkface.datasets.verify.dataset import verify
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
 from talkface.media import VideoReader, VideoWriter, read_sound

@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from talkface.annotate._light_asd import LENGTHS, LightASD, load_light_asd, log_odds
-from talkface.annotate._pauses import loudness
-from talkface.annotate._turns import MOVES
 from talkface.annotate.speaker import MOTION_NS, lip_motion, spans
 from talkface.clip import NS
 from talkface.datasets.reader import Dataset, open_dataset
 from talkface.datasets.stats import why
 from talkface.datasets.turns import turns
 from talkface.errors import WeightsError
+from talkface.nets.light_asd import LENGTHS, LightASD, load_light_asd, log_odds
+from talkface.speech.loudness import loudness
+from talkface.speech.turns import MOVES
 from talkface.vocab import ARKIT
 from tests.conftest import Toolkit
 from tests.hearing import pitch, rms, sound_of

@@ -21,7 +21,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from talkface.annotate._speech import FIRST_SECONDS, HOP, RATE, Speech, SpeechConfig, n_rows, open_speech
+from talkface.annotate._transformers import FIRST_SECONDS, HOP, RATE, Speech, SpeechConfig, n_rows, open_speech
 from talkface.annotate.base import Annotator, make_annotator
 from talkface.annotate.ctc import NAMES, posteriors
 from talkface.errors import ConfigError, WeightsError

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from talkface.annotate._mfcc import mfcc
-from talkface.annotate._syncnet import SyncNet, agreement, embeddings, load_syncnet, n_windows
 from talkface.errors import WeightsError
+from talkface.nets.syncnet import SyncNet, agreement, embeddings, load_syncnet, n_windows
+from talkface.speech.mfcc import mfcc
 from tests.annotate.stand_ins import random_syncnet
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline
 from talkface.config import Build, Threshold
-from talkface.datasets.build import build
-from talkface.datasets.packs import PackUse, Plan
+from talkface.datasets.build.job import build
+from talkface.datasets.build.packs import PackUse, Plan
 from talkface.datasets.reader import Dataset
 from talkface.store import PACKS, Folder, npy, write_pack
 

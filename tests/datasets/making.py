@@ -11,9 +11,10 @@ from scipy.spatial.transform import Rotation
 from talkface.annotate.head import Annotator as Head
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets import Dataset, schema
-from talkface.datasets.build import build
-from talkface.datasets.packs import PackUse, Plan
+from talkface.datasets import Dataset
+from talkface.datasets.build.job import build
+from talkface.datasets.build.packs import PackUse, Plan
+from talkface.datasets.format import schema
 from talkface.media import VideoWriter, encode_flac
 from talkface.store import PACKS, Folder, TarWriter, npy, table_bytes, tar_members, write_pack
 from tests.datasets.conftest import NOTHING, make_plan, source

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.config import Threshold
-from talkface.datasets.build import build, rebuild, refuse_foreign, refuse_to_lose
-from talkface.datasets.packs import DamagedPack
+from talkface.datasets.build.job import build, rebuild, refuse_foreign, refuse_to_lose
+from talkface.datasets.build.packs import DamagedPack
 from talkface.datasets.reader import Dataset
 from talkface.datasets.split import Splitting
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder
 from tests.conftest import files_of

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from talkface.datasets import open_dataset
-from talkface.datasets.duplicates import across_splits, correlation, distance, duplicates
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
+from talkface.datasets.verify.duplicates import across_splits, correlation, distance, duplicates
 from talkface.media import VideoReader, VideoWriter
 from tests.conftest import Toolkit
 from tests.datasets.making import make, steady

@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from talkface.datasets import Dataset, open_dataset
-from talkface.datasets.loader import Batch, Loader
-from talkface.datasets.verify import verify
-from talkface.datasets.windows import Windows
+from talkface.datasets.loading.loader import Batch, Loader
+from talkface.datasets.loading.windows import Windows
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import DatasetError
 from talkface.store import Folder
 from tests.conftest import BUCKET, Toolkit

@@ -10,12 +10,12 @@ import pytest
 from talkface.annotate.base import annotator_class, annotator_names
 from talkface.config import PRESETS, Ingest, Rule, Threshold
 from talkface.datasets import open_dataset
-from talkface.datasets.adding import to_make
-from talkface.datasets.build import PLAN, build, rebuild
+from talkface.datasets.build.job import PLAN, build, rebuild
 from talkface.datasets.filter import survey, with_bounds
+from talkface.datasets.missing_columns import to_make
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import FILE, Selection, mark, read_selection
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import PACKS, Folder
 from tests.conftest import ROOT, Toolkit, files_of

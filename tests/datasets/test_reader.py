@@ -17,8 +17,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from talkface.datasets import Dataset, open_dataset
-from talkface.datasets.build import rebuild
-from talkface.datasets.verify import verify
+from talkface.datasets.build.job import rebuild
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError
 from tests.datasets.making import COLUMNS, columns_of, make, sound_of, steady, variable
 

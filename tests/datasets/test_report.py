@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from talkface.config import Threshold
 from talkface.datasets import open_dataset
-from talkface.datasets.build import build
+from talkface.datasets.build.job import build
 from talkface.datasets.report import dead_shapes, measure, report, speed_buckets, spread
 from talkface.datasets.selection import Selection, change_selection
 from talkface.store import Folder

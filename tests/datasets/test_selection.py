@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from talkface.config import Threshold
 from talkface.datasets import open_dataset
-from talkface.datasets.loader import Loader
+from talkface.datasets.loading.loader import Loader
+from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import FILE, Selection, change_selection, costs, mark, nearest, read_selection
 from talkface.datasets.stats import stats, why
-from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, DatasetError, RunError
 from talkface.store import Folder
 

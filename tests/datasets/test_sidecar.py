@@ -21,14 +21,15 @@ import pytest
 from benchmarks._reading import bytes_within, counted
 from talkface.annotate.mel import log_mel
 from talkface.console import print_stale
-from talkface.datasets import Dataset, open_dataset, schema
-from talkface.datasets.adding import how_to_add, to_make
-from talkface.datasets.loader import Loader
+from talkface.datasets import Dataset, open_dataset
+from talkface.datasets.format import schema
+from talkface.datasets.loading.loader import Loader
+from talkface.datasets.loading.windows import Windows
+from talkface.datasets.missing_columns import how_to_add, to_make
 from talkface.datasets.selection import Selection, change_selection
-from talkface.datasets.sidecar_job import Made, annotate_dataset, remake
+from talkface.datasets.sidecars.job import Made, annotate_dataset, remake
 from talkface.datasets.stats import stats, why
-from talkface.datasets.verify import verify
-from talkface.datasets.windows import Windows
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import decode_flac, encode_flac
 from talkface.store import Folder, from_npy, table_bytes

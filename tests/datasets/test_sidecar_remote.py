@@ -11,8 +11,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from talkface.datasets import Dataset, open_dataset
-from talkface.datasets.sidecar_job import annotate_dataset
-from talkface.datasets.verify import verify
+from talkface.datasets.sidecars.job import annotate_dataset
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import DatasetError
 from talkface.store import Folder
 from talkface.weights import Models

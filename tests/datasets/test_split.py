@@ -16,11 +16,11 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from talkface.clip import ColumnSpec
 from talkface.config import Build
-from talkface.datasets.build import build, rebuild
-from talkface.datasets.people import SAME_FACE, cluster, faces_of
+from talkface.datasets.build.job import build, rebuild
+from talkface.datasets.identities import SAME_FACE, cluster, faces_of
 from talkface.datasets.reader import Dataset
 from talkface.datasets.split import Splitting, decide, doubt, leaks, read_splitting, write_splitting
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError
 from talkface.store import PACKS, Folder, npy, write_pack
 from tests.annotate.stand_ins import random_sface

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talkface.annotate._pauses import loudness
-from talkface.annotate._turns import claims, owners, turns_of
 from talkface.annotate.speaker import Annotator
 from talkface.clip import NS, ns_to_samples, runs
-from talkface.datasets.build import build
+from talkface.datasets.build.job import build
 from talkface.datasets.reader import Dataset
 from talkface.datasets.turns import STEP_NS, Turn, turns
 from talkface.errors import ConfigError
 from talkface.media import encode_flac
+from talkface.speech.loudness import loudness
+from talkface.speech.turns import claims, owners, turns_of
 from talkface.store import PACKS, Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 from tests.datasets.conftest import clip, make_plan

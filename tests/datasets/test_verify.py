@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from talkface.datasets.build import rebuild
-from talkface.datasets.checking import check_readers
+from talkface.datasets.build.job import rebuild
 from talkface.datasets.reader import Dataset, hf_features
-from talkface.datasets.verify import check_values, verify
+from talkface.datasets.verify.dataset import check_values, verify
+from talkface.datasets.verify.readers import check_readers
 from talkface.store import TarWriter
 from tests.conftest import files_of
 

@@ -11,7 +11,7 @@ from talkface.annotate._recording import likeness
 from talkface.clip import NS
 from talkface.config import Pack
 from talkface.datasets import Dataset, open_dataset
-from talkface.datasets.verify import verify
+from talkface.datasets.verify.dataset import verify
 from talkface.ingest.recordings import with_recordings
 from talkface.ingest.scan import scan
 from talkface.motion import Motion, steady_pts

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkface.annotate._turns import claims, owners, turns_of
 from talkface.clip import NS, runs
 from talkface.config import Pack
 from talkface.datasets.reader import Dataset, open_dataset
 from talkface.ingest.cut import CutClip, Cutter, Loudness, silent
 from talkface.ingest.speaking import SpeakingCutter
+from talkface.speech.turns import claims, owners, turns_of
 from tests.conftest import Toolkit
 from tests.hearing import rms, sound_of
 from tests.ingest.test_cut import Moment, cut, face, pack, spans, steady, streams

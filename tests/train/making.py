@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from talkface.annotate._speech import n_rows
+from talkface.annotate._transformers import n_rows
 from talkface.annotate.ctc import Annotator as Ctc
 from talkface.annotate.head import Annotator as Head
 from talkface.annotate.mel import Annotator as Mel
@@ -14,8 +14,8 @@ from talkface.annotate.mel import log_mel
 from talkface.annotate.wav2vec import Annotator as Wav2vec
 from talkface.clip import ColumnSpec, FrameTable, ScoreSpec, Timeline, ns_to_samples
 from talkface.config import Build
-from talkface.datasets.build import build
-from talkface.datasets.packs import PackUse, Plan
+from talkface.datasets.build.job import build
+from talkface.datasets.build.packs import PackUse, Plan
 from talkface.media import encode_flac
 from talkface.motion import head_rows
 from talkface.store import PACKS, Folder, npy, write_pack

@@ -15,11 +15,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from talkface.datasets.reader import open_dataset
-from talkface.train.average import Average
 from talkface.train.base import configure, task_class
 from talkface.train.data import to_device, training_loader
+from talkface.train.ema import Average
+from talkface.train.full_state import optimizer_of, set_optimizer, set_weights, weights_of
 from talkface.train.loop import _optimizer
-from talkface.train.whole import optimizer_of, set_optimizer, set_weights, weights_of
 
 SMALL = ("width=32", "layers=2", "heads=2", "sound_width=8", "training.batch_size=8", "training.optimizer=adam")
 

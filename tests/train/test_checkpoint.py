@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from talkface.datasets.reader import Dataset
-from talkface.datasets.sidecar_job import annotate_dataset
+from talkface.datasets.sidecars.job import annotate_dataset
 from talkface.errors import ConfigError, WeightsError
 from talkface.train import checkpoint
-from talkface.train.average import Average
 from talkface.train.base import configure
-from talkface.train.code import commit
 from talkface.train.data import split
+from talkface.train.ema import Average
 from talkface.train.loop import train
+from talkface.train.provenance import commit
 from talkface.weights import Models
 from tests.train.making import COLUMNS, TALKERS, make
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from talkface.config import Strict
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.train.base import Task, configure, task_class, task_names

@@ -8,17 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.motion import Motion
+from talkface.nets.emodiff import Denoiser, Fade, alignment, condition_rows
 from talkface.train import checkpoint
 from talkface.train.base import Speech, Style, TaskConfig, configure
 from talkface.train.checkpoint import Model
 from talkface.train.data import split, training_loader
 from talkface.train.diffusion import schedule_facts
 from talkface.train.loop import train
-from talkface.train.nets.denoiser import Denoiser, Fade, alignment, condition_rows
 from talkface.train.tasks.emodiff import (
     EmoDiffConfig,
     Sampling,

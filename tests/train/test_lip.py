@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, WeightsError
 from talkface.motion import Motion, steady_pts
+from talkface.nets.cca import RegressedShapes
+from talkface.nets.lip import AudioToShapes, LipNet, RowEncoder
 from talkface.train import checkpoint
 from talkface.train.base import Speech, Style, configure
 from talkface.train.data import split, training_loader
+from talkface.train.inputs.mouth import CHUNK, average_windows, every_window, mouth_of, sound_of
 from talkface.train.loop import train
-from talkface.train.mouth import CHUNK, average_windows, every_window, mouth_of, sound_of
-from talkface.train.nets.canonical import RegressedShapes
-from talkface.train.nets.lip import AudioToShapes, LipNet, RowEncoder
 from talkface.train.tasks.lip import LipConfig, Task
 from talkface.vocab import ARKIT, MOUTH
 from tests.train.making import make

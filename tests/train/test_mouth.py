@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from talkface.datasets.reader import Dataset
 from talkface.motion import steady_pts
-from talkface.train.mouth import (
+from talkface.nets.lip import ROWS
+from talkface.train.inputs.mouth import (
     CHUNK,
     MOUTH_INDEX,
     SMALLEST,
@@ -22,7 +23,6 @@ from talkface.train.mouth import (
     sound_facts,
     sound_of,
 )
-from talkface.train.nets.lip import ROWS
 from talkface.vocab import ARKIT, MOUTH
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from talkface.datasets.reader import Dataset
+from talkface.generate.motion import read_style
 from talkface.motion import Motion, steady_pts
 from talkface.train import checkpoint
 from talkface.train.base import Speech, Style, TaskConfig, configure
 from talkface.train.checkpoint import Model
 from talkface.train.data import split
-from talkface.train.features import SILENCE_AFTER
+from talkface.train.inputs.audio_features import SILENCE_AFTER
 from talkface.train.loop import train
-from talkface.train.sample import read_style
 from talkface.train.tasks.emodiff import Sampling
 from talkface.train.tasks.emodiff import Task as EmoDiff
 from talkface.train.tasks.lip import Task as Lip

@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talkface.annotate.mel import log_mel
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
 from talkface.datasets.reader import Dataset
 from talkface.metrics.base import Comparison, Face
 from talkface.metrics.sync import Metric
 from talkface.motion import steady_pts
+from talkface.nets.cca import CcaSync
+from talkface.nets.lip import BlendshapeSyncNet
 from talkface.train import checkpoint
 from talkface.train.base import configure
 from talkface.train.data import split, training_loader
 from talkface.train.loop import train
-from talkface.train.nets.canonical import CanonicalSync
-from talkface.train.nets.lip import SyncNet
 from talkface.train.tasks.sync_expert import Expert, SyncConfig, Task
 from talkface.vocab import ARKIT
 
@@ -48,7 +48,7 @@ def batch(task: Task, talkers: str) -> Batch:
 def test_cosines_are_never_negative(seed: int) -> None:
     """Without the last ReLU half of them would be, and the logarithm of the loss would be NaN."""
     torch.manual_seed(seed)
-    net = SyncNet(29, 27, 8, 16, 0.0).eval()
+    net = BlendshapeSyncNet(29, 27, 8, 16, 0.0).eval()
     mouth, sound = net(torch.randn(6, 8, 27), torch.randn(6, 8, 16 * 29 + 1))
     cosine = (mouth * sound).sum(-1)
     assert (cosine >= 0).all() and (cosine <= 1 + 1e-5).all()
@@ -107,7 +107,7 @@ def judge(strangers: str, tmp_path_factory: pytest.TempPathFactory) -> Expert:
     config = expert("stride=4", "training.steps=20", "training.evaluate_every=10")
     train("sync_expert", config, clips, held, out, cpu=True, say=lambda _: None)
     model = checkpoint.load(out)
-    assert isinstance(model.task, Task) and isinstance(model.net, CanonicalSync)
+    assert isinstance(model.task, Task) and isinstance(model.net, CcaSync)
     return Expert(model.task, model.net, log_mel)
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from talkface.annotate.head import euler_degrees
-from talkface.datasets import schema
-from talkface.datasets.build import clips_in_packs, sample_json
-from talkface.datasets.packs import Candidate, read_members
+from talkface.datasets.build.job import clips_in_packs, sample_json
+from talkface.datasets.build.packs import Candidate, read_members
+from talkface.datasets.format import schema
 from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import Selection, read_selection
 from talkface.errors import DatasetError

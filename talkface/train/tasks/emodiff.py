@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, UInt8
 from pydantic import Field, model_validator
 
 from talkface.config import Strict
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
+from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
-from talkface.datasets.windows import Windows
 from talkface.motion import Motion, steady_pts
+from talkface.nets.emodiff import Denoiser, condition_rows, held_share
 from talkface.render.overlay import curves
 from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
 from talkface.train.diffusion import (
@@ -32,10 +33,9 @@ from talkface.train.diffusion import (
     schedule_facts,
     target,
 )
-from talkface.train.features import SoundFacts
-from talkface.train.means import Means
-from talkface.train.nets.denoiser import Denoiser, condition_rows, held_share
-from talkface.train.state import ROTATION, TRANSLATION, UNMOVED, State
+from talkface.train.inputs.audio_features import SoundFacts
+from talkface.train.inputs.motion_vector import ROTATION, TRANSLATION, UNMOVED, MotionVector
+from talkface.train.meters import Means
 from talkface.vocab import ARKIT
 
 DRAWN: Final = ("jawOpen", "mouthSmileLeft", "browInnerUp", "eyeBlinkLeft", "yaw", "pitch")
@@ -148,7 +148,7 @@ class Task:
     def learn(cls, config: EmoDiffConfig, dataset: Dataset) -> Facts:
         """Normalisation of state and sound, and the noise schedule."""
         return {
-            "state": State.learn(dataset, config.names()).facts(),
+            "state": MotionVector.learn(dataset, config.names()).facts(),
             "sound": SoundFacts.learn(dataset, config.sound).facts(),
             "noise": schedule_facts(config.noise),
             "fps": config.rate,
@@ -158,7 +158,7 @@ class Task:
         """Raises WeightsError if the schedule is not the one of the facts."""
         require_schedule(config.noise, facts["noise"])
         self.config, self.facts = config, facts
-        self.state, self.sound = State.of(facts["state"]), SoundFacts.of(facts["sound"])
+        self.state, self.sound = MotionVector.of(facts["state"]), SoundFacts.of(facts["sound"])
         self.bar: torch.Tensor = make_scheduler(config.noise).alphas_cumprod
 
     def build(self) -> torch.nn.Module:

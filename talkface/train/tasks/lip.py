@@ -18,19 +18,20 @@ from jaxtyping import Float, Int64, UInt8
 from pydantic import Field, model_validator
 
 from talkface.clip import NS
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
+from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.datasets.resample import resample
-from talkface.datasets.windows import Windows
 from talkface.errors import ConfigError, WeightsError
 from talkface.motion import Motion, steady_pts
+from talkface.nets.cca import CcaSync, RegressedShapes
+from talkface.nets.lip import AudioToShapes, BlendshapeSyncNet, LipNet
 from talkface.render.overlay import curves
 from talkface.train import checkpoint
 from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
-from talkface.train.canonical import lateness, ridge_facts
-from talkface.train.features import SoundFacts
-from talkface.train.means import Means
-from talkface.train.mouth import (
+from talkface.train.inputs.audio_features import SoundFacts
+from talkface.train.inputs.cca import lateness, ridge_facts
+from talkface.train.inputs.mouth import (
     CHUNK,
     MOUTH_INDEX,
     SMALLEST,
@@ -42,8 +43,7 @@ from talkface.train.mouth import (
     sound_facts,
     sound_of,
 )
-from talkface.train.nets.canonical import CanonicalSync, RegressedShapes
-from talkface.train.nets.lip import AudioToShapes, LipNet, SyncNet
+from talkface.train.meters import Means
 from talkface.train.tasks.emodiff import draw_frames
 from talkface.train.tasks.sync_expert import GOOD_AUC
 from talkface.train.tasks.sync_expert import Task as SyncTask
@@ -250,7 +250,7 @@ class Task:
         return (known | ~valid).all(-1)[:, self.config.context : self.config.context + self.config.frames]
 
     @cached_property
-    def _expert(self) -> tuple[SyncTask, SyncNet | CanonicalSync]:
+    def _expert(self) -> tuple[SyncTask, BlendshapeSyncNet | CcaSync]:
         model = checkpoint.load(self.config.sync_run, task="sync_expert")
         if model.digest != self.facts["expert"]:
             raise WeightsError(f"{self.config.sync_run}: not the sync expert that this training began with.")

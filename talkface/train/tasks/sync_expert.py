@@ -14,18 +14,19 @@ from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
 
 from talkface.clip import NS
-from talkface.datasets.loader import Batch
+from talkface.datasets.loading.loader import Batch
+from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.datasets.resample import resample
-from talkface.datasets.windows import Windows
 from talkface.metrics.base import Face
 from talkface.motion import steady_pts
+from talkface.nets.cca import CcaSync
+from talkface.nets.lip import BlendshapeSyncNet
 from talkface.render.overlay import curves
 from talkface.train.base import Facts, Step, TaskConfig, Training
-from talkface.train.canonical import canonical, lateness, placed
-from talkface.train.features import SoundFacts
-from talkface.train.means import Means
-from talkface.train.mouth import (
+from talkface.train.inputs.audio_features import SoundFacts
+from talkface.train.inputs.cca import fit_cca, lateness, placed
+from talkface.train.inputs.mouth import (
     MOUTH_INDEX,
     area_under_curve,
     every_window,
@@ -36,8 +37,7 @@ from talkface.train.mouth import (
     sound_facts,
     sound_of,
 )
-from talkface.train.nets.canonical import CanonicalSync
-from talkface.train.nets.lip import SyncNet
+from talkface.train.meters import Means
 
 SMALLEST = 1e-6
 LEAST_WIDTH = 8
@@ -135,19 +135,19 @@ class Task:
         if start:
             fit, about = placed(dataset, config.sound, config.rate, config.frames)
             facts |= about
-            facts["canonical"] = canonical(fit, facts["late"], config.frames).facts()
+            facts["canonical"] = fit_cca(fit, facts["late"], config.frames).facts()
         return facts
 
     def __init__(self, config: SyncConfig, facts: Facts) -> None:
         self.config, self.facts = config, facts
         self.sound = SoundFacts.of(facts["sound"])
 
-    def build(self) -> SyncNet | CanonicalSync:
+    def build(self) -> BlendshapeSyncNet | CcaSync:
         c = self.config
         if c.encoders == "canonical":
             start = {name: torch.tensor(value) for name, value in self.facts["canonical"].items()}
-            return CanonicalSync(**start, hidden=c.width, dropout=c.dropout)
-        return SyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
+            return CcaSync(**start, hidden=c.width, dropout=c.dropout)
+        return BlendshapeSyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
 
     def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
         """The loss over windows in which every mouth shape is known."""
@@ -275,7 +275,7 @@ class Task:
 class Expert:
     """A trained sync expert as the metrics want it (`talkface.metrics.base.SyncExpert`)."""
 
-    def __init__(self, task: Task, net: SyncNet | CanonicalSync, annotate: Any) -> None:
+    def __init__(self, task: Task, net: BlendshapeSyncNet | CcaSync, annotate: Any) -> None:
         """``annotate`` makes the column that the expert hears of 16 kHz samples."""
         self.task, self.net, self.annotate = task, net, annotate
         self._heard: tuple[Face, np.ndarray] | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from talkface.datasets.build import rebuild
+from talkface.datasets.build.job import rebuild
 from talkface.datasets.selection import Selection
 from talkface.store import Folder
 from tests.conftest import command

@@ -1,0 +1,1 @@
+"""Packs to shards, manifests and a card."""

@@ -1,0 +1,1 @@
+"""Windows of clips as shuffled batches."""

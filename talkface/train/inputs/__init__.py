@@ -1,0 +1,1 @@
+"""What networks are given: motion and sound as normalised tensors."""
