@@ -18,6 +18,8 @@ import tests.shapes
 
 install_import_hook("talkface", f"sys.modules['{tests.shapes.__name__}'].check")
 
+from tests.train.making import make  # noqa: E402  what it imports of talkface is to be checked
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -135,3 +137,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory, toolkit: Toolkit, videos: Pat
         assert "PREVIEW" in result.stdout
 
     return once(tmp_path_factory, "demo", make)
+
+
+@pytest.fixture(scope="session")
+def talkers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Six clips of three speakers, neutral and happy; one without sound."""
+    return make(tmp_path_factory.mktemp("talkers") / "dataset", silent=(1,))
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Seven speakers of six seconds each, neutral and happy; p2 is the one to hold out."""
+    talkers = tuple((f"p{i}", emotion) for i in range(7) for emotion in ("neutral", "happy"))
+    return make(tmp_path_factory.mktemp("strangers") / "dataset", talkers, frames=160)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.datasets.test_loader import all_same
 
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.loading.clip_cache import make_room
 from talkface.datasets.loading.loader import Loader
 from talkface.datasets.loading.windows import Pictures, Windows
 from talkface.errors import DatasetError
+from tests.datasets.loading.test_loader import all_same
 from tests.datasets.making import make, steady, variable
 
 CLIPS = [
