@@ -38,7 +38,8 @@ from talkface.annotate._sync import (
     projections,
 )
 from talkface.annotate.mel import log_mel
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.vocab import SAMPLE_RATE
 
 LICENCES = ("MIT", "Apache-2.0")

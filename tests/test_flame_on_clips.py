@@ -13,7 +13,8 @@ import pytest
 from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build
-from talkface.datasets.reader import Sample, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Sample
 from talkface.flame import load_flame
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan

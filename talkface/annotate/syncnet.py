@@ -6,6 +6,7 @@ from talkface.annotate._face_squares import FPS, follow
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
 from talkface.clip import ScoreSpec
 from talkface.nets.syncnet import agreement, embeddings, load_syncnet, n_windows
+from talkface.speech.mfcc import mfcc
 from talkface.weights import Models
 
 
@@ -50,6 +51,7 @@ class Annotator:
         faces = follow(view) if view.has_sound else None
         if faces is None or n_windows(len(faces), len(view.sound)) == 0:
             return unknown
-        found = agreement(*embeddings(self._net, faces, view.sound, self.config.batch))
+        windows = n_windows(len(faces), len(view.sound))
+        found = agreement(*embeddings(self._net, faces, mfcc(view.sound), windows=windows, batch=self.config.batch))
         late_ms = -found.offset * 1000 / FPS
         return Result(scores={"syncnet_offset_ms": late_ms, "lse_c": found.confidence, "lse_d": found.distance})

@@ -19,7 +19,7 @@ def command(
     """
     from talkface.console import console
     from talkface.datasets.export import export
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
 
     clips = export(open_dataset(url, split=split), out, form)
     console.print(f"{out}: {clips} clips as {form}", markup=False)

@@ -33,7 +33,8 @@ def command(
     from talkface.console import console, print_filter, print_stale
     from talkface.datasets.filter import ingested_with, rebuild_by, survey, with_bounds
     from talkface.datasets.missing_columns import how_to_add
-    from talkface.datasets.reader import Dataset, open_dataset
+    from talkface.datasets.open import open_dataset
+    from talkface.datasets.reader import Dataset
     from talkface.datasets.selection import change_selection, check_selection, read_selection, score_names
 
     dataset = open_dataset(url, selection=False)
@@ -58,7 +59,7 @@ def command(
     for name, rule in absent.items():
         console.print(
             f"not applied: {name}, which this dataset does not have. Add it and run this again: "
-            f"{how_to_add(dataset, [rule.annotator])}",
+            f"{how_to_add(dataset.held, [rule.annotator])}",
             markup=False,
         )
     if rebuild and not dry_run:

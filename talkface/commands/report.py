@@ -16,7 +16,7 @@ def command(
     Example: `toolkit report dataset --out report.html`
     """
     from talkface.console import console
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
     from talkface.datasets.report import report
     from talkface.store import Folder
 

@@ -36,7 +36,7 @@ def command(
 
     from talkface.config import parse
     from talkface.console import console
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
     from talkface.errors import ConfigError
     from talkface.generate import motion as sampling
     from talkface.train import checkpoint as checkpoints

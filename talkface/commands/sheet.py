@@ -24,7 +24,7 @@ def command(
     Example: `toolkit sheet dataset --out sheet.png`
     """
     from talkface.console import console
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
     from talkface.render.sheet import sheet
 
     dataset = open_dataset(url)

@@ -28,7 +28,7 @@ def command(
     from talkface.console import console, errors
     from talkface.datasets.build.job import planned
     from talkface.datasets.filter import rebuild_by
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
     from talkface.datasets.selection import read_selection
     from talkface.datasets.split import decide, doubt, read_splitting, summary, write_splitting
 

@@ -14,7 +14,7 @@ def command(url: Url, as_json: Annotated[bool, typer.Option("--json", help="Prin
     Example: `toolkit stats dataset`
     """
     from talkface.console import print_stats
-    from talkface.datasets.reader import open_dataset
+    from talkface.datasets.open import open_dataset
     from talkface.datasets.stats import stats
 
     found = stats(open_dataset(url))

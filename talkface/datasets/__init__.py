@@ -1,5 +1,6 @@
 """Packs to shards to batches."""
 
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 
 __all__ = ["Dataset", "open_dataset"]

@@ -15,9 +15,8 @@ from talkface.clip import NS, ColumnSpec, ScoreSpec, ns_to_samples
 from talkface.datasets.format import schema
 from talkface.datasets.format.shards import Places, ShardReader, Wanted, column_view
 from talkface.datasets.format.sidecar import Sidecar, SidecarInfo, find_sidecars
-from talkface.datasets.missing_columns import how_to_have
+from talkface.datasets.missing_columns import Held, how_to_have
 from talkface.datasets.resample import How, resample_column, sound_clock
-from talkface.datasets.selection import check_selection, read_selection
 from talkface.errors import ConfigError, DatasetError
 from talkface.media import FlacSamples
 from talkface.store import TIMEOUT, Folder, from_npy, read_table
@@ -27,30 +26,6 @@ if TYPE_CHECKING:
 
 Sample = dict[str, Any]
 """Member extension to value: ``json`` a dict, ``*.npy`` an array, the rest bytes; ``__key__`` the key."""
-
-
-def open_dataset(
-    url: str,
-    *,
-    split: str | None = None,
-    selection: bool = True,
-    sidecars: Sequence[str] | None = None,
-    timeout: float = TIMEOUT,
-) -> "Dataset":
-    """The dataset at a path or an fsspec url, or one split of it: the clips that its ``selection.json`` shows.
-
-    ``selection=False`` gives every clip. ``sidecars`` asks for some alone, as `Dataset` says; ``timeout`` is for how
-    many seconds a server may be silent. Raises DatasetError if it is not finished, damaged, or newer than this code;
-    ConfigError for a split that no dataset has, and for a selection that names what this one does not have.
-    """
-    if split is not None and split not in schema.SPLITS:
-        raise ConfigError(f"split: expected one of {', '.join(schema.SPLITS)}, got {split!r}")
-    dataset = Dataset(url, sidecars=sidecars, timeout=timeout)
-    if selection:
-        chosen = read_selection(dataset.folder)
-        check_selection(dataset, chosen)
-        dataset = dataset if (shown := chosen.expression()) is None else dataset.where(shown)
-    return dataset if split is None else dataset.where(pc.field("split") == split)
 
 
 class Dataset:
@@ -121,6 +96,12 @@ class Dataset:
     def specs(self) -> list[ColumnSpec]:
         """All columns, ``pts`` and ``valid`` first, those of the sidecars last."""
         return [*self.info.specs(), *(spec for s in self.usable for spec in s.info.specs())]
+
+    @property
+    def held(self) -> Held:
+        """What it has, for those who ask what can be added."""
+        base = {s.name for s in self.info.specs()} | {s["name"] for s in self.info.scores}
+        return Held(self.url, frozenset(base), frozenset(s.name for s in self.specs()), self.info.has_video)
 
     def members(self) -> tuple[str, ...]:
         """Member extensions of every sample, those of the sidecars last."""
@@ -234,7 +215,7 @@ class Dataset:
                 return spec
         self.refuse_stale(column)
         names = ", ".join(s.name for s in self.specs())
-        how = how_to_have(self, column)
+        how = how_to_have(self.held, column)
         raise ConfigError(f"{self.url}: no column {column!r}; there are: {names}. {how}".rstrip())
 
     def member(self, key: str, member: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +21,9 @@ from jaxtyping import Bool
 from pydantic import Field
 
 from talkface.config import Strict, Threshold, parse
+from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder
-
-if TYPE_CHECKING:
-    from talkface.datasets.reader import Dataset
 
 FILE = "selection.json"
 
@@ -121,7 +119,7 @@ def nearest(name: str, known: Collection[str]) -> str:
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.0)), "")
 
 
-def check_selection(dataset: "Dataset", selection: Selection) -> None:
+def check_selection(dataset: Dataset, selection: Selection) -> None:
     """Raise ConfigError for a score or a key that the dataset does not have, naming the nearest.
 
     Raises DatasetError for a score of a stale sidecar.
@@ -138,7 +136,7 @@ def check_selection(dataset: "Dataset", selection: Selection) -> None:
             raise ConfigError(f"{where}: no clip {key!r} among {len(known)}. Did you mean {nearest(key, known)!r}?")
 
 
-def known_keys(dataset: "Dataset") -> list[str]:
+def known_keys(dataset: Dataset) -> list[str]:
     """Keys of all clips, those among the rejects too: a rebuild may bring them back."""
     tables = (dataset.table("clips"), dataset.table("rejects"))
     return [key for table in tables for key in table.column("key").to_pylist() if key is not None]
@@ -156,7 +154,7 @@ def read_selection(folder: Folder) -> Selection:
     return parse(Selection, data if isinstance(data, dict) else {"": data}, where=where)
 
 
-def change_selection(dataset: "Dataset", change: Callable[[Selection], Selection]) -> Selection:
+def change_selection(dataset: Dataset, change: Callable[[Selection], Selection]) -> Selection:
     """Read, change and write ``selection.json`` while no other process writes; gives what was written.
 
     Raises ConfigError for a dataset behind a url and for names that the dataset does not have, RunError for one that
@@ -174,7 +172,7 @@ def change_selection(dataset: "Dataset", change: Callable[[Selection], Selection
     return new
 
 
-def mark(dataset: "Dataset", marks: Mapping[str, Mark | None]) -> Selection:
+def mark(dataset: Dataset, marks: Mapping[str, Mark | None]) -> Selection:
     """Mark clips ``keep`` or ``drop``; None takes a mark away. Raises as `change_selection`."""
 
     def change(selection: Selection) -> Selection:

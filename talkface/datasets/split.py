@@ -105,7 +105,7 @@ def _check(dataset: Dataset, by: By, val: float, test: float) -> None:
     if by in ("auto", "identity") and not faces and "identity" in dataset.sidecars:
         raise ConfigError(f"{dataset.stale('identity')}, or say --by speaker")
     if by == "identity" and not faces:
-        raise ConfigError(f"{dataset.url} has no faces to go by. Run: {how_to_add(dataset, ['identity'])}")
+        raise ConfigError(f"{dataset.url} has no faces to go by. Run: {how_to_add(dataset.held, ['identity'])}")
     if by == "speaker" and dataset.clips.column("speaker").null_count == len(dataset):
         raise ConfigError(f"{dataset.url} has no speaker labels. Say --by identity or --by source")
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from talkface.datasets.export import motion_of
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.datasets.resample import resample
 from talkface.errors import ConfigError
 from talkface.media import ClipFrames, decode_flac

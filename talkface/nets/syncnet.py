@@ -12,13 +12,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from talkface.errors import WeightsError
 from talkface.nets.inference import device, fill, inference, read_checkpoint
-from talkface.speech.mfcc import mfcc
 
 FRAMES: Final = 5
 """Frames of a window."""
@@ -117,18 +116,25 @@ def n_windows(n_frames: int, n_samples: int) -> int:
 
 
 def embeddings(
-    net: SyncNet, faces: UInt8[np.ndarray, "frames 224 224 3"], sound: Int16[np.ndarray, " samples"], batch: int
+    net: SyncNet,
+    faces: UInt8[np.ndarray, "frames 224 224 3"],
+    cepstra: Float[np.ndarray, "rows 13"],
+    *,
+    windows: int,
+    batch: int,
 ) -> tuple[Float[Tensor, "windows 1024"], Float[Tensor, "windows 1024"]]:
-    """Of each window of five frames (RGB), and of the sound from its first frame on, as float32 on the CPU."""
-    n = n_windows(len(faces), len(sound))
+    """Of each window of five frames (RGB), and of the sound from its first frame on, as float32 on the CPU.
+
+    ``cepstra`` are those of `talkface.speech.mfcc`, ``windows`` how many there are (`n_windows`).
+    """
     on = device()
     net.to(on)
     pictures = torch.from_numpy(np.ascontiguousarray(faces[..., ::-1])).permute(3, 0, 1, 2)
-    rows = torch.from_numpy(mfcc(sound).astype(np.float32)).T
+    rows = torch.from_numpy(cepstra.astype(np.float32)).T
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     with inference():
-        for start in range(0, n, batch):
-            at = range(start, min(n, start + batch))
+        for start in range(0, windows, batch):
+            at = range(start, min(windows, start + batch))
             seen = torch.stack([pictures[:, i : i + FRAMES] for i in at]).to(on).float()
             heard = torch.stack([rows[None, :, ROWS * i : ROWS * (i + FRAMES)] for i in at]).to(on)
             found[0].append(net.faces(seen).float().cpu())

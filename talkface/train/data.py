@@ -13,7 +13,8 @@ from talkface.annotate.base import producer
 from talkface.datasets.format.schema import SPLITS
 from talkface.datasets.loading.loader import Batch, Loader, State
 from talkface.datasets.missing_columns import how_to_add
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.train.base import TaskConfig
 
@@ -58,7 +59,7 @@ def require_columns(dataset: Dataset, config: TaskConfig, task: str) -> None:
     there = {spec.name for spec in dataset.specs()}
     missing = [name for name in config.needs if name not in there]
     if missing:
-        add = how_to_add(dataset, list(dict.fromkeys(map(producer, missing))))
+        add = how_to_add(dataset.held, list(dict.fromkeys(map(producer, missing))))
         raise ConfigError(f"{dataset.url} has no column {', '.join(missing)}, which {task} needs. Add it: {add}")
 
 

@@ -13,7 +13,8 @@ import pytest
 from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.datasets.sidecars.job import annotate_dataset
 from talkface.datasets.verify.dataset import verify
 from talkface.ingest.job import ingest

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from talkface.annotate.speaker import MOTION_NS, lip_motion, spans
 from talkface.clip import NS
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.datasets.stats import why
 from talkface.datasets.turns import turns
 from talkface.errors import WeightsError

@@ -28,7 +28,7 @@ from talkface.annotate.base import make_annotator
 from talkface.annotate.head import reference_face
 from talkface.annotate.mel import log_mel
 from talkface.clip import NS
-from talkface.datasets.reader import open_dataset
+from talkface.datasets.open import open_dataset
 from tests.conftest import Toolkit
 
 ROWS = 400

@@ -73,9 +73,9 @@ def test_windows_of_picture_and_sound_start_together(net: SyncNet) -> None:
     rng = np.random.default_rng(0)
     faces, sound = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8), rng.normal(0, 3000, 8 * 640).astype(np.int16)
     rows = mfcc(sound).astype(np.float32)
-    seen, heard = embeddings(net, faces, sound, batch=20)
+    seen, heard = embeddings(net, faces, mfcc(sound), windows=n_windows(len(faces), len(sound)), batch=20)
     assert len(seen) == len(heard) == 3
-    again = embeddings(net, faces, sound, batch=2)
+    again = embeddings(net, faces, mfcc(sound), windows=n_windows(len(faces), len(sound)), batch=2)
     torch.testing.assert_close(seen, again[0], rtol=1e-4, atol=1e-4)
     window = torch.from_numpy(faces[2:7, :, :, ::-1].copy()).permute(3, 0, 1, 2)[None].float()
     sound = torch.from_numpy(rows[8:28].T.copy())[None, None].float()

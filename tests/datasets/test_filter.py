@@ -179,7 +179,7 @@ def test_the_commands_that_a_preset_names_do_what_they_say(dataset: Dataset, too
     later = set(re.findall(rf"toolkit annotate {re.escape(dataset.url)} --with (\w+)", told))
     again = set(re.findall(r"toolkit ingest \.\.\. --with \.\.\.,(\w+)", told))
     assert (later, again) == ({"voice"}, {"quality", "head", "arkit", "sync", "speaker"})
-    assert to_make(dataset, sorted(later)) == ["voice"]
+    assert to_make(dataset.held, sorted(later)) == ["voice"]
     for name in again:
         refused = toolkit("annotate", dataset.url, "--with", name, "--offline", code=2).stderr
         assert "Run: toolkit ingest ... --with ...," in refused or "already: ingest again" in refused, name

@@ -290,9 +290,9 @@ def test_what_a_dataset_cannot_have_added_comes_with_an_ingest(inputs: Path, too
             dataset.spec(column)
         who = name if name == "landmarks" else f"{name} needs landmarks, which"
         with pytest.raises(ConfigError, match=rf"^{who} looks at whole frames .* --with \.\.\.,{name}$"):
-            to_make(dataset, [name])
-    assert how_to_add(dataset, ["mel", "voice"]) == f"toolkit annotate {dataset.url} --with mel,voice"
-    assert how_to_add(dataset, ["mel", "head"]) == "toolkit ingest ... --with ...,mel,head"
+            to_make(dataset.held, [name])
+    assert how_to_add(dataset.held, ["mel", "voice"]) == f"toolkit annotate {dataset.url} --with mel,voice"
+    assert how_to_add(dataset.held, ["mel", "head"]) == "toolkit ingest ... --with ...,mel,head"
 
 
 def test_a_stale_sidecar_is_refused_and_made_anew_of_what_changed(copy: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from talkface.datasets.export import motion_of
-from talkface.datasets.reader import open_dataset
+from talkface.datasets.open import open_dataset
 from talkface.datasets.selection import mark
 from talkface.errors import ConfigError, SourceError
 from talkface.generate.motion import read_speech, read_style

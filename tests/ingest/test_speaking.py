@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from talkface.clip import NS, runs
 from talkface.config import Pack
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.ingest.cut import CutClip, Cutter, Loudness, silent
 from talkface.ingest.speaking import SpeakingCutter
 from talkface.speech.turns import claims, owners, turns_of

@@ -7,7 +7,8 @@ import pytest
 from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build, rebuild
-from talkface.datasets.reader import Dataset, open_dataset
+from talkface.datasets.open import open_dataset
+from talkface.datasets.reader import Dataset
 from talkface.datasets.selection import mark
 from talkface.datasets.sidecars.job import annotate_dataset
 from talkface.datasets.split import Splitting, write_splitting

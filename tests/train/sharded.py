@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from talkface.datasets.reader import open_dataset
+from talkface.datasets.open import open_dataset
 from talkface.train.base import configure, task_class
 from talkface.train.data import to_device, training_loader
 from talkface.train.ema import Average

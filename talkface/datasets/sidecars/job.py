@@ -158,7 +158,7 @@ def _wanted(
     if not names and not before:
         raise ConfigError(f"{dataset.url}: has no sidecar to bring up to date. Name annotators: --with NAME,NAME")
     chosen = before if settings is None else settings
-    annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset, list(names) or list(before))]
+    annotators = [make_annotator(n, chosen.get(n, {})) for n in to_make(dataset.held, list(names) or list(before))]
     for annotator in annotators:
         _refuse_moved_sound(annotator)
     return annotators

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from talkface.datasets.reader import open_dataset
+from talkface.datasets.open import open_dataset
 from talkface.datasets.selection import Mark, mark
 from talkface.datasets.view.clips import Clips
 from talkface.errors import ConfigError, RunError, TalkfaceError
