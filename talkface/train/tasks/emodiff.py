@@ -1,6 +1,6 @@
 """EmoDiff: blendshapes and head pose from sound and an emotional style, by diffusion.
 
-DREAM-Talk 3.2 and MagicTalk 3.2 (Eq. 1-5, Fig. 3, Alg. 1). Where the papers leave something open, docs/training.md
+DREAM-Talk 3.2 and MagicTalk 3.2 (Eq. 1-5, Fig. 3, Alg. 1). Where the papers leave something open, docs/emodiff.md
 says what was chosen.
 """
 
@@ -118,7 +118,7 @@ TINY = Training(
 )  # fmt: skip
 
 QUICK = Noise(schedule="cosine", predict="x0")
-"""Follows the style and moves smoothly after far fewer steps than the paper's noise needs (docs/training.md)."""
+"""Follows the style and moves smoothly after far fewer steps than the paper's noise needs (docs/emodiff.md)."""
 
 
 class Task:
