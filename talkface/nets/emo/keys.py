@@ -11,9 +11,17 @@ from talkface.nets.emo.temporal import sinusoids
 
 State = dict[str, torch.Tensor]
 
-_OLD = ((".temporal_transformer.", "."), (".attention_blocks.0.pos_encoder.", ".pos_embed."),
-        (".attention_blocks.1.pos_encoder.", ".pos_embed."), (".attention_blocks.0.", ".attn1."),
-        (".attention_blocks.1.", ".attn2."), (".norms.0.", ".norm1."), (".norms.1.", ".norm2."), (".ff_norm.", ".norm3."))  # fmt: skip
+_OLD = {
+    ".temporal_transformer.": ".",
+    ".attention_blocks.0.pos_encoder.": ".pos_embed.",
+    ".attention_blocks.1.pos_encoder.": ".pos_embed.",
+    ".attention_blocks.0.": ".attn1.",
+    ".attention_blocks.1.": ".attn2.",
+    ".norms.0.": ".norm1.",
+    ".norms.1.": ".norm2.",
+    ".ff_norm.": ".norm3.",
+}
+"""AnimateDiff's own names, and diffusers'."""
 
 
 def backbone_of(unet: Mapping[str, torch.Tensor], reading: Reading) -> State:
@@ -54,6 +62,6 @@ def temporal_of(modules: Mapping[str, torch.Tensor]) -> State:
 
 def _renamed(name: str) -> str:
     name = name.removeprefix("module.")
-    for old, new in _OLD:
+    for old, new in _OLD.items():
         name = name.replace(old, new)
     return name.removeprefix("temporal_transformer.")

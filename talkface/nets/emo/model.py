@@ -1,7 +1,7 @@
 """The whole of EMO: backbone, ReferenceNet and conditions, and what each of its three stages trains."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -22,7 +22,7 @@ class Design:
     frames; ``locator`` the widths of its convolutions; ``centres`` and ``radii`` (degrees a frame) of the speeds.
     """
 
-    sizes: Sizes = Sizes()
+    sizes: Sizes = field(default_factory=Sizes)
     reading: Reading = "replace"
     sound: int = 5 * 12 * 768
     sound_inner: int = 512

@@ -65,7 +65,13 @@ class Level(nn.Module):
     """The resnets of one resolution with their attentions and temporal modules, and the way to the next one."""
 
     def __init__(
-        self, channels: list[tuple[int, int]], sizes: Sizes, parts: Parts, *, attention: bool, motions: int | None = None
+        self,
+        channels: list[tuple[int, int]],
+        sizes: Sizes,
+        parts: Parts,
+        *,
+        attention: bool,
+        motions: int | None = None,
     ) -> None:
         """``channels`` (in, out) a resnet; ``motions`` temporal modules, one a resnet unless told."""
         super().__init__()
@@ -151,7 +157,7 @@ class Walk:
     bank: list[torch.Tensor] = field(default_factory=list)
     sites: list[torch.Tensor] = field(default_factory=list)
 
-    def visit(self, place: Visit, h: Maps) -> Maps:
+    def visit(self, place: Visit, h: Float[torch.Tensor, "rows before h w"]) -> Maps:
         """Resnet, attention, temporal module."""
         return self.move(place.temporal, self.look(place.attention, place.resnet(h, self.time)))
 
