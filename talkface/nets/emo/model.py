@@ -9,7 +9,7 @@ from torch import nn
 
 from talkface.nets.emo.blocks import Reading
 from talkface.nets.emo.conditions import AudioProjector, FaceLocator, SpeedEncoder
-from talkface.nets.emo.unet import Given, Parts, Sizes, UNet, walk
+from talkface.nets.emo.unet import Given, Parts, Sizes, UNet, Visit, walk
 
 Keep = Bool[torch.Tensor, " batch"] | None
 
@@ -163,32 +163,25 @@ def dead_tail(unet: UNet) -> list[str]:
 
 def _steps(unet: UNet) -> Iterator[tuple[str, nn.Module]]:
     """The ReferenceNet's modules in the order in which they are run."""
-    for i, level in enumerate(unet.down_blocks):
-        yield from _steps_of(level, f"down_blocks.{i}")
-    yield from _steps_of(unet.mid_block, "mid_block")
-    for i, level in enumerate(unet.up_blocks):
-        yield from _steps_of(level, f"up_blocks.{i}")
+    for way, levels in (("down_blocks", unet.down()), ("mid_block", []), ("up_blocks", unet.up())):
+        for i, level in enumerate(levels):
+            for j, place in enumerate(level.visits()):
+                yield from _steps_of(place, f"{way}.{i}", j)
+            yield from ((f"{way}.{i}.downsamplers.0", half) for half in level.downsamplers)
+            yield from ((f"{way}.{i}.upsamplers.0", double) for double in level.upsamplers)
+        if way == "mid_block":
+            place, last = unet.mid_block.middle()
+            yield from _steps_of(place, way, 0)
+            yield f"{way}.resnets.1", last
     yield "conv_norm_out", unet.conv_norm_out
     yield "conv_out", unet.conv_out
 
 
-def _steps_of(level: nn.Module, at: str) -> Iterator[tuple[str, nn.Module]]:
-    resnets, attentions = level.resnets, getattr(level, "attentions", ())
-    ahead = len(resnets) - len(attentions) if attentions else 0  # the middle has a resnet before its attention
-    for i, resnet in enumerate(resnets):
-        if ahead and i == 1:
-            yield from _parts_of(attentions[0], f"{at}.attentions.0")
-        yield f"{at}.resnets.{i}", resnet
-        if attentions and not ahead:
-            yield from _parts_of(attentions[i], f"{at}.attentions.{i}")
-    for name in ("downsamplers", "upsamplers"):
-        if hasattr(level, name):
-            yield f"{at}.{name}.0", getattr(level, name)[0]
-
-
-def _parts_of(attention: nn.Module, at: str) -> Iterator[tuple[str, nn.Module]]:
-    block = attention.transformer_blocks[0]
-    yield from ((f"{at}.{name}", getattr(attention, name)) for name in ("norm", "proj_in"))
-    inner = ("norm1", "attn1", "norm3", "ff")
-    yield from ((f"{at}.transformer_blocks.0.{name}", getattr(block, name)) for name in inner)
-    yield f"{at}.proj_out", attention.proj_out
+def _steps_of(place: Visit, level: str, number: int) -> Iterator[tuple[str, nn.Module]]:
+    yield f"{level}.resnets.{number}", place.resnet
+    if place.attention is not None:
+        at, block = f"{level}.attentions.{number}", place.attention.transformer_blocks[0]
+        yield from ((f"{at}.{name}", getattr(place.attention, name)) for name in ("norm", "proj_in"))
+        inner = ("norm1", "attn1", "norm3", "ff")
+        yield from ((f"{at}.transformer_blocks.0.{name}", getattr(block, name)) for name in inner)
+        yield f"{at}.proj_out", place.attention.proj_out

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,11 +54,11 @@ class Parts:
 
 
 class Visit(NamedTuple):
-    """One place on the walk: a resnet, and where the level has them, an attention and a temporal module."""
+    """One place on the walk: a `Resnet`, and where the level has them, a `SpatialTransformer` and a `Temporal`."""
 
-    resnet: Resnet
-    attention: SpatialTransformer | None
-    temporal: Temporal | None
+    resnet: Any
+    attention: Any = None
+    temporal: Any = None
 
 
 class Level(nn.Module):
@@ -76,22 +76,28 @@ class Level(nn.Module):
         """``channels`` (in, out) a resnet; ``motions`` temporal modules, one a resnet unless told."""
         super().__init__()
         attended = channels[1:] if motions is not None else channels
-        if attention:
-            self.attentions = nn.ModuleList(
-                SpatialTransformer(c, sizes.heads, sizes.groups, parts.reading, parts.audio) for _, c in attended
-            )
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(c, sizes.heads, sizes.groups, parts.reading, parts.audio)
+            for _, c in (attended if attention else [])
+        )
         self.resnets = nn.ModuleList(Resnet(a, b, sizes.time, sizes.groups) for a, b in channels)
-        if parts.temporal:
-            self.motion_modules = nn.ModuleList(
-                Temporal(c, heads=sizes.heads, groups=sizes.groups, longest=sizes.longest, speed=parts.speed)
-                for _, c in channels[:motions]
-            )
+        self.motion_modules = nn.ModuleList(
+            Temporal(c, heads=sizes.heads, groups=sizes.groups, longest=sizes.longest, speed=parts.speed)
+            for _, c in (channels[:motions] if parts.temporal else [])
+        )
+        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
     def visits(self) -> Iterator[Visit]:
         """The places in their order."""
-        for i, resnet in enumerate(self.resnets):
-            attention = self.attentions[i] if hasattr(self, "attentions") else None
-            yield Visit(resnet, attention, self.motion_modules[i] if hasattr(self, "motion_modules") else None)
+        none = [None] * len(self.resnets)
+        for place in zip(self.resnets, self.attentions or none, self.motion_modules or none, strict=True):
+            yield Visit(*place)
+
+    def middle(self) -> tuple[Visit, nn.Module]:
+        """As the middle of the UNet: its attention stands between its resnets."""
+        first, last = self.resnets
+        temporal = self.motion_modules[0] if self.motion_modules else None
+        return Visit(first, self.attentions[0], temporal), last
 
 
 class UNet(nn.Module):
@@ -108,7 +114,7 @@ class UNet(nn.Module):
             level = Level([(before, out), *[(out, out)] * (n - 1)], sizes, parts, attention=sizes.attention[i])
             skips += [out] * n
             if i < len(w) - 1:
-                level.downsamplers = nn.ModuleList([Downsample(out)])
+                level.downsamplers.append(Downsample(out))
                 skips.append(out)
             self.down_blocks.append(level)
         self.mid_block = Level([(w[-1], w[-1])] * 2, sizes, parts, attention=True, motions=1)
@@ -117,11 +123,19 @@ class UNet(nn.Module):
             channels = [(before + skips.pop(), out), *((out + skips.pop(), out) for _ in range(n))]
             level = Level(channels, sizes, parts, attention=sizes.attention[i])
             if i > 0:
-                level.upsamplers = nn.ModuleList([Upsample(out)])
+                level.upsamplers.append(Upsample(out))
             self.up_blocks.append(level)
             before = out
         self.conv_norm_out = nn.GroupNorm(sizes.groups, w[0], eps=1e-5)
         self.conv_out = nn.Conv2d(w[0], sizes.latent, 3, padding=1)
+
+    def down(self) -> list[Level]:
+        """From the largest map to the smallest."""
+        return cast(list[Level], list(self.down_blocks))
+
+    def up(self) -> list[Level]:
+        """From the smallest map to the largest."""
+        return cast(list[Level], list(self.up_blocks))
 
 
 @dataclass(frozen=True)
@@ -180,12 +194,6 @@ class Walk:
         motion = None if self.given.motion is None else self.given.motion[at]
         return temporal(h.unflatten(0, (-1, self.frames)), motion, self.given.speed).flatten(0, 1)
 
-    def mid(self, level: Level, h: Maps) -> Maps:
-        """The middle: its attention stands between its resnets."""
-        first, last = level.resnets
-        temporal = level.motion_modules[0] if hasattr(level, "motion_modules") else None
-        return last(self.move(temporal, self.look(level.attentions[0], first(h, self.time))), self.time)
-
 
 def walk(
     unet: UNet, x: Maps, t: Int64[torch.Tensor, " rows"], given: Given = NOTHING, *, frames: int = 1
@@ -195,17 +203,18 @@ def walk(
     h = unet.conv_in(x)
     h = h if given.added is None else h + given.added
     skips = [h]
-    for level in unet.down_blocks:
+    for level in unet.down():
         for place in level.visits():
             h = way.visit(place, h)
             skips.append(h)
-        if hasattr(level, "downsamplers"):
-            h = level.downsamplers[0](h)
+        for half in level.downsamplers:
+            h = half(h)
             skips.append(h)
-    h = way.mid(unet.mid_block, h)
-    for level in unet.up_blocks:
+    place, last = unet.mid_block.middle()
+    h = last(way.visit(place, h), way.time)
+    for level in unet.up():
         for place in level.visits():
             h = way.visit(place, torch.cat([h, skips.pop()], dim=1))
-        if hasattr(level, "upsamplers"):
-            h = level.upsamplers[0](h)
+        for double in level.upsamplers:
+            h = double(h)
     return unet.conv_out(F.silu(unet.conv_norm_out(h))), way.bank, way.sites
