@@ -75,7 +75,7 @@ def hand_written(data: str, options: argparse.Namespace) -> float:
     draw = torch.Generator().manual_seed(0)
     started = time.perf_counter()
     for step in range(options.train_steps):
-        loss = task.step(net, batches[step % len(batches)], draw).loss
+        loss = task.step(net, batches[step % len(batches)], draw, "all").loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()

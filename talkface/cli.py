@@ -5,7 +5,6 @@ A file whose name would be a word of Python's has an underscore at its end.
 
 import importlib
 import os
-import pkgutil
 import sys
 import traceback
 from types import ModuleType
@@ -13,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-import talkface.commands
+from talkface import discover
 from talkface.commands._options import FAILED, MISTAKEN, OK
 from talkface.errors import ConfigError, TalkfaceError
 from talkface.threads import one_thread
@@ -35,7 +34,7 @@ def debug_option(debug: Annotated[bool, typer.Option("--debug", help="Show trace
 
 
 def command_names() -> list[str]:
-    """Names of all commands: the public modules of ``talkface/commands``."""
+    """Names of our own commands: the public modules of ``talkface/commands``."""
     return sorted(_modules())
 
 
@@ -45,8 +44,7 @@ def command_module(name: str) -> ModuleType:
 
 
 def _modules() -> dict[str, str]:
-    found = (m.name for m in pkgutil.iter_modules(talkface.commands.__path__) if not m.name.startswith("_"))
-    return {name.rstrip("_"): name for name in found}
+    return {name.rstrip("_"): name for name in discover.own_names(discover.COMMANDS)}
 
 
 def _register() -> None:
@@ -56,6 +54,8 @@ def _register() -> None:
             app.add_typer(module.app, name=name)
         else:
             app.command(name)(module.command)
+    for name in discover.offered(discover.COMMANDS):
+        app.command(name)(discover.load(discover.COMMANDS, name))
 
 
 _register()

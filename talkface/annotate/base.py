@@ -6,18 +6,15 @@ name starts with an underscore are helpers and are not discovered.
 
 import difflib
 import importlib.util
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 from pydantic import BaseModel, ConfigDict
 
-import talkface.annotate
+from talkface import discover
 from talkface.clip import Clip, ColumnSpec, FrameTable, ScoreSpec
 from talkface.config import parse
 from talkface.errors import ConfigError, SourceError, WeightsError
@@ -115,21 +112,17 @@ class Annotator(Protocol):
     def open(self, models: Models) -> None: ...
 
 
-@cache
 def annotator_names() -> tuple[str, ...]:
-    """Names of all annotators: the public modules of this folder but this one."""
-    found = (m.name for m in pkgutil.iter_modules(talkface.annotate.__path__))
-    return tuple(sorted(n for n in found if not n.startswith("_") and n != Path(__file__).stem))
+    """Names of all annotators: the files of this folder, and what installed packages offer."""
+    return discover.names(discover.ANNOTATORS)
 
 
 def annotator_class(name: str) -> type[Annotator]:
-    """The class ``Annotator`` of the module ``talkface/annotate/<name>.py``.
+    """The class of an annotator by its name, or by ``package.module:Class``.
 
-    Raises ConfigError for a name that no file has.
+    Raises ConfigError for one that is not there.
     """
-    if name not in annotator_names():
-        raise ConfigError(f"no annotator named {name!r}; there are: {', '.join(annotator_names())}")
-    loaded: type[Annotator] = importlib.import_module(f"talkface.annotate.{name}").Annotator
+    loaded: type[Annotator] = discover.load(discover.ANNOTATORS, name)
     return loaded
 
 

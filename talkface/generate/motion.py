@@ -58,9 +58,9 @@ def sample(
     if lip is not None and not hasattr(lip.task, "refine"):
         raise ConfigError(f"a run of {lip.about.task} refines no motion: give --lip one of lip.")
     device = next(model.net.parameters()).device
-    draw = torch.Generator(device).manual_seed(seed)
+    rng = torch.Generator(device).manual_seed(seed)
     began = time.perf_counter()
-    made = cast(Generator, model.task).sample(model.net, speech, style, draw, how, variants=variants)
+    made = cast(Generator, model.task).sample(model.net, speech, style, rng, how, variants=variants)
     if lip is not None:
         made = [cast(Refiner, lip.task).refine(lip.net, motion, speech, style) for motion in made]
     spent = time.perf_counter() - began

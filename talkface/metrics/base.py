@@ -1,17 +1,13 @@
 """What a metric is, what it is given, and how metrics are found: the public modules of this folder, by file name."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64, UInt8
 
-import talkface.metrics
-from talkface.errors import ConfigError
+from talkface import discover
 
 Better = Literal["lower", "higher", "as reference"]
 
@@ -113,18 +109,14 @@ class Metric(Protocol):
     def compute(self, given: Comparison) -> Mapping[str, float]: ...
 
 
-@cache
 def metric_names() -> tuple[str, ...]:
-    """Names of all metrics: the modules of this folder that have a class ``Metric`` of their own."""
-    found = (m.name for m in pkgutil.iter_modules(talkface.metrics.__path__))
-    return tuple(sorted(n for n in found if not n.startswith("_") and n not in ("base", "faces", "evaluate")))
+    """Names of all metrics: the files of this folder, and what installed packages offer."""
+    return discover.names(discover.METRICS)
 
 
 def metric(name: str) -> Metric:
-    """The metric in ``talkface/metrics/<name>.py``. Raises ConfigError for a name that no file has."""
-    if name not in metric_names():
-        raise ConfigError(f"no metric named {name!r}; there are: {', '.join(metric_names())}")
-    made: Metric = importlib.import_module(f"talkface.metrics.{name}").Metric()
+    """A metric by its name, or by ``package.module:Class``. Raises ConfigError for one that is not there."""
+    made: Metric = discover.load(discover.METRICS, name)()
     return made
 
 

@@ -50,7 +50,10 @@ class AudioToShapes(nn.Module):
         self, sound: Float[torch.Tensor, "batch frames flat"]
     ) -> tuple[Float[torch.Tensor, "batch frames shapes"], Float[torch.Tensor, "batch frames hidden"]]:
         """Shapes in 0..1."""
-        found, _ = self.memory(self.rows(sound))
+        rows = self.rows(sound)
+        # In full precision: oneDNN has no bfloat16 LSTM for processors without AVX-512.
+        with torch.autocast(rows.device.type, enabled=False):
+            found, _ = self.memory(rows.float())
         return torch.sigmoid(self.leave(found)), found
 
 

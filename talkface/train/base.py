@@ -4,22 +4,19 @@ A new trainer is one new file: ``train/tasks/gaze.py`` with a class ``Task`` mak
 whose name starts with an underscore are helpers and are not discovered.
 """
 
-import importlib
 import math
-import pkgutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int16, UInt8
 from pydantic import Field
 
-import talkface.train.tasks
+from talkface import discover
 from talkface.config import Strict, parse
 from talkface.datasets.loading.loader import Batch
 from talkface.datasets.loading.windows import Windows
@@ -88,6 +85,33 @@ class TaskConfig(Strict):
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A part of every step that has a loss, parameters and an optimizer of its own, as a GAN's two networks have.
+
+    It owns the parameters whose names begin with one of ``prefixes``, and no other phase's are moved or take gradients
+    while it runs. ``training`` overrides settings of the run (``{"learning_rate": 2e-4}``); it runs in each step that
+    ``every`` divides. The phases of a step see the same batches and the same random numbers, in their order.
+    """
+
+    name: str = "all"
+    prefixes: tuple[str, ...] = ("",)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    every: int = 1
+
+    def owns(self, parameter: str) -> bool:
+        """Whether a parameter of this name is the phase's."""
+        return parameter.startswith(self.prefixes)
+
+    def settings(self, training: Training) -> Training:
+        """The run's settings with the phase's own over them. Raises ConfigError for what they cannot be."""
+        return parse(Training, training.model_dump() | dict(self.training), where=f"phase {self.name}")
+
+
+ONE: Final = (Phase(),)
+"""The phases of a task that names none."""
+
+
+@dataclass(frozen=True)
 class Step:
     """What one forward pass gave: the loss to minimise (a scalar), and numbers for the log."""
 
@@ -103,8 +127,10 @@ class Task(Protocol):
     on a CPU) and ``paper``. ``version`` is raised whenever the same configuration and weights would mean something
     else. The network's buffers and parameters are all there is to save.
 
-    ``draw`` is the generator of every random number, on the network's device. ``step`` calls ``model`` (which may be
-    wrapped, for many processes) and never its parts. NaN in a batch is missing data: it is masked, never learned from.
+    ``rng`` is the generator of every random number, on the network's device. ``step`` calls ``model`` (which may be
+    wrapped, for many processes) and never its parts. Where a task has ``phases`` (a sequence of `Phase`; one by
+    default) it is called once for each and returns that one's loss. NaN in a batch is missing data: it is masked, never
+    learned from.
 
     ``evaluate`` sees held-out batches and returns numbers to log, ``loss`` among them: the smallest is the best
     checkpoint. ``picture`` draws what the model does now.
@@ -125,12 +151,12 @@ class Task(Protocol):
 
     def build(self) -> torch.nn.Module: ...
 
-    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step: ...
+    def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step: ...
 
-    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]: ...
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], rng: torch.Generator) -> dict[str, float]: ...
 
     def picture(
-        self, model: torch.nn.Module, batch: Batch, draw: torch.Generator
+        self, model: torch.nn.Module, batch: Batch, rng: torch.Generator
     ) -> UInt8[np.ndarray, "height width 3"]: ...
 
 
@@ -167,7 +193,7 @@ class Generator(Task, Protocol):
     """
 
     def sample(
-        self, net: torch.nn.Module, speech: Speech, style: Style, draw: torch.Generator, how: Any, *, variants: int = 1
+        self, net: torch.nn.Module, speech: Speech, style: Style, rng: torch.Generator, how: Any, *, variants: int = 1
     ) -> list[Motion]: ...
 
 
@@ -177,18 +203,14 @@ class Refiner(Task, Protocol):
     def refine(self, net: torch.nn.Module, motion: Motion, speech: Speech, style: Style) -> Motion: ...
 
 
-@cache
 def task_names() -> tuple[str, ...]:
-    """Names of all tasks: the public modules of ``train/tasks``."""
-    found = (m.name for m in pkgutil.iter_modules(talkface.train.tasks.__path__))
-    return tuple(sorted(n for n in found if not n.startswith("_")))
+    """Names of all tasks: the files of ``train/tasks``, and what installed packages offer."""
+    return discover.names(discover.TASKS)
 
 
 def task_class(name: str) -> type[Task]:
-    """The class ``Task`` of ``train/tasks/<name>.py``. Raises ConfigError for a name that no file has."""
-    if name not in task_names():
-        raise ConfigError(f"no task named {name!r}; there are: {', '.join(task_names())}")
-    loaded: type[Task] = importlib.import_module(f"talkface.train.tasks.{name}").Task
+    """The class of a task by its name, or by ``package.module:Class``. Raises ConfigError for one that is not there."""
+    loaded: type[Task] = discover.load(discover.TASKS, name)
     return loaded
 
 

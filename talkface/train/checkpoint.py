@@ -4,11 +4,10 @@
       config.toml                 the task's configuration
       log.jsonl                   a line a logged step
       events/  pictures/          TensorBoard; what the model did at each evaluation
-      best.json                   which checkpoint did best on what is held out
       checkpoints/00000500/
-        checkpoint.json           task, configuration, facts, data, code, step, place in the data
+        checkpoint.json           task, configuration, facts, data, code, step, place in the data, held-out numbers
         model.safetensors         the weights; averaged.safetensors: their running average
-        optimizer.safetensors     the optimizer's state
+        optimizer.safetensors     the optimizer's state; optimizer.<phase>.safetensors where a task has several phases
 
 A checkpoint's folder takes its name when all of it is on the disk; until then it does not exist.
 """
@@ -22,7 +21,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -39,9 +38,9 @@ from talkface.store import Folder, sync_folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
 from talkface.train.provenance import commit
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 FOLDER: Final = "checkpoints"
-WEIGHTS, AVERAGED, OPTIMIZER = "model", "averaged", "optimizer"
+WEIGHTS, AVERAGED = "model", "averaged"
 LABELS: Final = ("source", "speaker", "emotion", "intensity")
 """What of the clips table decides how windows are used and paired."""
 LEAST_FREE: Final = 1 << 18
@@ -55,9 +54,10 @@ Tensors = Mapping[str, torch.Tensor]
 class About:
     """Everything a checkpoint knows beside its tensors; plain JSON.
 
-    ``data`` is the dataset's address and hash (`dataset_hash`), ``loader`` the place in it, ``groups`` the optimizer's
-    settings, ``seen`` how many windows were trained on, ``files`` the SHA-256 of each file of tensors, ``commit``
-    talkface's where it ran from a checkout.
+    ``data`` is the dataset's address and hash (`dataset_hash`), ``loader`` the place in it, ``groups`` the settings of
+    each optimizer by its file, ``seen`` how many windows were trained on, ``files`` the SHA-256 of each file of
+    tensors, ``held`` the held-out numbers of its step where it was evaluated, ``commit`` talkface's where it ran from a
+    checkout.
     """
 
     task: str
@@ -68,8 +68,9 @@ class About:
     step: int
     seen: int
     loader: dict[str, Any]
-    groups: list[dict[str, Any]]
+    groups: dict[str, list[dict[str, Any]]]
     files: dict[str, str]
+    held: dict[str, float] = field(default_factory=dict)
     talkface: str = __version__
     commit: str | None = None
     torch: str = torch.__version__
@@ -82,6 +83,8 @@ class About:
             raw = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
             if raw["format"] > FORMAT:
                 raise WeightsError(f"{path}: a checkpoint of a newer talkface ({raw['talkface']}). Update talkface.")
+            if isinstance(raw["groups"], list):  # before format 3 there was one optimizer
+                raw["groups"] = {"optimizer": raw["groups"]}
             return cls(**raw)
         except OSError as error:
             raise WeightsError(f"{path}: no checkpoint ({error.strerror}).") from error
@@ -165,15 +168,14 @@ def prune(run: Path, keep: int) -> None:
 
 
 def best_of(run: Path) -> dict[str, Any] | None:
-    """``step`` of the best checkpoint so far, and what it reached on what is held out, ``loss`` first."""
-    path = run / "best.json"
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return found
-
-
-def mark_best(run: Path, step: int, found: Mapping[str, float]) -> None:
-    """Say that this checkpoint is the best so far, by these held-out numbers."""
-    Folder(run).write("best.json", json.dumps({"step": step, **found}).encode())
+    """``step`` of the checkpoint with the smallest held-out loss, and its held-out numbers, ``loss`` first."""
+    found = [about for about in map(About.read, names(run)) if "loss" in about.held]
+    best = min(found, key=lambda about: about.held["loss"], default=None)
+    if best is not None:
+        return {"step": best.step, "loss": best.held["loss"], **best.held}
+    path = run / "best.json"  # of runs before format 3
+    marked: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return marked
 
 
 def find(run: str | Path, which: str = "best") -> Path:

@@ -128,7 +128,7 @@ def denoise(
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     noise: Noise,
     start: Float[torch.Tensor, "batch ..."],
-    draw: torch.Generator,
+    rng: torch.Generator,
     *,
     sampler: Sampler = "ddpm",
     steps: int | None = None,
@@ -137,7 +137,7 @@ def denoise(
     scheduler = make_scheduler(noise, sampler)
     scheduler.set_timesteps(noise.steps if steps is None else min(steps, noise.steps), device=start.device)
     x = start
-    random = {} if sampler == "dpm++" else {"generator": draw}
+    random = {} if sampler == "dpm++" else {"generator": rng}
     for t in scheduler.timesteps:
         predicted = predict(x, t.expand(len(x)).to(x.device)).float()
         x = scheduler.step(predicted, t, x, **random).prev_sample

@@ -24,12 +24,13 @@ from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, RunError
 from talkface.store import Folder
 from talkface.train import checkpoint
-from talkface.train.base import TaskConfig, Training, task_class
-from talkface.train.checkpoint import AVERAGED, OPTIMIZER, WEIGHTS, About
+from talkface.train.base import ONE, Step, TaskConfig, Training, task_class
+from talkface.train.checkpoint import AVERAGED, WEIGHTS, About
 from talkface.train.data import endless, held_loader, require_columns, to_device, training_loader
 from talkface.train.ema import Average
 from talkface.train.full_state import optimizer_of, set_optimizer, set_weights, weights_of
 from talkface.train.log import Log, Waiting
+from talkface.train.optim import Part, file_of, only, parts_of
 from talkface.train.preflight import probe, require_compiler
 from talkface.train.provenance import commit
 
@@ -70,14 +71,14 @@ def train(
 ) -> Result:
     """Train a task until ``config.training.steps``; ``out`` is the run's folder (see `checkpoint`).
 
-    Raises ConfigError before the first step for what cannot be; RunError when the loss or the gradient is no number,
+    Raises ConfigError before the first step for what cannot be; RunError when the loss or the gradient is NaN or Inf,
     or the disk full.
     """
     accelerator = _accelerator(config.training, cpu)
     with Folder(out).lock() if accelerator.is_main_process else nullcontext():
         say = say if accelerator.is_main_process else lambda text: None
         run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say)
-        result = run.to_the_end(workers)
+        result = run.run(workers)
         say(f"{result}\nrun: {out}")
         return result
 
@@ -104,8 +105,9 @@ class Run:
         made = task_class(name)
         self.task = made(config, about.facts if about else made.learn(config, dataset))
         say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
-        net = self.tried()
-        self.model, self.optimizer = accelerator.prepare(net, _optimizer(net, self.settings))
+        net, self.parts = self.build_and_probe()
+        self.shares_backward = len(self.parts) == 1  # DDP averages the gradients of one backward pass over all weights
+        self.model = self.prepare(net)
         self.average = Average(self.model.parameters(), self.settings.ema) if self.settings.ema else None
         self.step = self.seen = 0
         self.place: State | None = None
@@ -113,18 +115,29 @@ class Run:
             self.restore(path, about)
             say(f"resumed from {path}{checkpoint.other_code(about)}")
 
-    def tried(self) -> torch.nn.Module:
-        """The network as it begins; a batch has gone through it, and what that costs is said."""
+    def build_and_probe(self) -> tuple[torch.nn.Module, list[Part]]:
+        """The network as it begins, by phases; a batch has gone through it, and what that costs is said."""
         torch.manual_seed(self.settings.seed)  # of the first weights
         net = self.task.build().to(self.device).train()
+        parts = parts_of(self.task, net, self.settings)
         batch, cast = to_device(next(iter(self.loader)), self.device), self.accelerator.autocast
-        self.say(str(probe(self.task, net, batch, self.draw(PROBE), ema=self.settings.ema > 0, autocast=cast)))
+        cost = probe(self.task, net, batch, self.rng(PROBE), parts, ema=self.settings.ema > 0, autocast=cast)
+        self.say(str(cost))
         if self.settings.compile:
             require_compiler(self.device)
             net.compile()
-        return net
+        return net, parts
 
-    def to_the_end(self, workers: int) -> Result:
+    def prepare(self, net: torch.nn.Module) -> torch.nn.Module:
+        """The network and its optimizers as accelerate spreads them over processes."""
+        if not self.shares_backward:
+            for part in self.parts:
+                part.optimizer = self.accelerator.prepare(part.optimizer)
+            return net
+        model, self.parts[0].optimizer = self.accelerator.prepare(net, self.parts[0].optimizer)
+        return model
+
+    def run(self, workers: int) -> Result:
         """The loop."""
         settings, first = self.settings, self.step
         log = Log(self.out, self.config, first) if self.is_main else None
@@ -139,67 +152,93 @@ class Run:
                 spent = time.perf_counter() - begun
                 speed = {"steps_a_second": (self.step - first) / spent, "data_wait": batches.seconds / spent}
                 log.write(self.step, logs | {"seen": self.seen}, speed)
-            best = self.judge(self.held, log) if self.held is not None and self.due(settings.evaluate_every) else None
-            if best is not None or self.due(settings.save_every):
-                self.save(best)
+            held = self.judge(self.held, log) if self.held is not None and self.due(settings.evaluate_every) else {}
+            if self.due(settings.save_every) or self.is_best(held):
+                self.save(held)
         bar.close()
         spent = max(time.perf_counter() - begun, 1e-9)
         best = checkpoint.best_of(self.out)
         return Result(self.step, logs["loss"], best, (self.step - first) / spent, batches.seconds / spent)
 
-    def judge(self, held: Loader, log: Log | None) -> dict[str, float] | None:
-        """Log numbers and a picture of what is held out; gives the numbers if they are the best so far."""
+    def judge(self, held: Loader, log: Log | None) -> dict[str, float]:
+        """Log numbers and a picture of what is held out; gives the numbers that are known."""
         found, picture = self.evaluate(held)
-        best, known = self.is_best(found["loss"]), {k: v for k, v in found.items() if math.isfinite(v)}
+        known = {k: v for k, v in found.items() if math.isfinite(v)}
+        if "loss" not in known:
+            self.say(f"step {self.step}: nothing in the held-out clips can be judged; no checkpoint is the best by it")
         if log:
             log.write(self.step, {f"held_{k}": v for k, v in known.items()}, {})
             log.draw(self.step, picture)
-        return known if best else None
+        return known
 
     def due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.settings.steps
 
     def update(self, batches: Waiting[tuple[Batch, State]]) -> dict[str, float]:
-        """One optimizer step; gives its numbers for the log."""
-        settings, logs, keys = self.settings, dict[str, float](), list[str]()
-        for micro in range(settings.accumulate):
-            batch, self.place = next(batches)
-            draw = self.draw(TRAIN, self.step, micro, self.accelerator.process_index)
-            torch.manual_seed(draw.initial_seed())  # for dropout, which takes no generator
-            last = micro == settings.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                with self.accelerator.autocast():
-                    found = self.task.step(self.model, to_device(batch, self.device), draw)
-                keys += batch["key"]
-                for key, value in {**found.logs, "loss": self.agreed(found.loss, "loss", batch["key"])}.items():
-                    logs[key] = logs.get(key, 0.0) + float(value) / settings.accumulate
-                self.accelerator.backward(found.loss / settings.accumulate)
-            self.seen += settings.batch_size * self.loader.ranks
-        return logs | self.descend(keys)
-
-    def descend(self, keys: list[str]) -> dict[str, float]:
-        """Change the weights, and their average, by the gradient of these clips."""
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or math.inf)
-        gradient = self.agreed(torch.tensor(float(norm), device=self.device), "gradient", keys)
-        rate = learning_rate(self.settings, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """One step: every phase that is due, over the same batches; gives its numbers for the log."""
+        taken = [next(batches) for _ in range(self.settings.accumulate)]
+        self.place = taken[-1][1]
+        logs: dict[str, float] = {}
+        for part in self.parts:
+            if part.due(self.step):
+                with only(part, self.parts):
+                    found = self.phase(part, [batch for batch, _ in taken])
+                # The first phase's numbers keep their names: its loss is the run's.
+                own = {"loss", "gradient", "learning_rate"} if part is not self.parts[0] else set()
+                logs |= {f"{part.phase.name}_{k}" if k in own else k: v for k, v in found.items()}
+        self.seen += self.settings.accumulate * self.settings.batch_size * self.loader.ranks
         if self.average is not None:
             self.average.update(self.step)
         self.step += 1
+        return logs
+
+    def phase(self, part: Part, batches: list[Batch]) -> dict[str, float]:
+        """Gradients of a phase's loss over some batches, and one step of its optimizer."""
+        logs, count = dict[str, float](), len(batches)
+        for micro, batch in enumerate(batches):
+            rng = self.rng(TRAIN, self.step, micro, self.accelerator.process_index)
+            torch.manual_seed(rng.initial_seed())  # for dropout, which takes no generator
+            with nullcontext() if micro == count - 1 else self.accelerator.no_sync(self.model):
+                with self.accelerator.autocast():
+                    found = self.task.step(self.model, to_device(batch, self.device), rng, part.phase.name)
+                for key, value in self.numbers(found, part, batch["key"]).items():
+                    logs[key] = logs.get(key, 0.0) + value / count
+                self.accelerator.backward(found.loss / count)
+        return logs | self.optimizer_step(part, [key for batch in batches for key in batch["key"]])
+
+    def numbers(self, found: Step, part: Part, keys: list[str]) -> dict[str, float]:
+        """What a forward pass has to log. Raises RunError if its loss is NaN or Inf."""
+        loss = self.mean_over_ranks(found.loss, part, "loss", keys)
+        return {key: float(torch.as_tensor(value).detach()) for key, value in found.logs.items()} | {"loss": loss}
+
+    def optimizer_step(self, part: Part, keys: list[str]) -> dict[str, float]:
+        """Change a phase's weights by the gradient of these clips."""
+        if not self.shares_backward:
+            self.average_gradients(part)
+        parameters = list(self.model.parameters()) if self.shares_backward else part.parameters
+        norm = self.accelerator.clip_grad_norm_(parameters, part.settings.clip_norm or math.inf)
+        gradient = self.mean_over_ranks(torch.tensor(float(norm), device=self.device), part, "gradient", keys)
+        rate = part.set_rate(self.step)
+        part.optimizer.step()
+        part.optimizer.zero_grad(set_to_none=True)
         return {"gradient": gradient, "learning_rate": rate}
 
-    def agreed(self, value: torch.Tensor, what: str, keys: list[str]) -> float:
-        """The mean of all processes. Raises RunError in every one of them if it is no number anywhere."""
+    def average_gradients(self, part: Part) -> None:
+        """The mean of all processes' gradients, where several phases go through one network."""
+        if self.accelerator.num_processes > 1:
+            for parameter in part.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
+    def mean_over_ranks(self, value: torch.Tensor, part: Part, what: str, keys: list[str]) -> float:
+        """The mean of all processes. Raises RunError in every one of them if it is NaN or Inf anywhere."""
         values = self.accelerator.gather(value.detach().float().reshape(1))
         if bool(torch.isfinite(values).all()):
             return float(values.mean())
-        kept = checkpoint.names(self.out)
+        kept, of = checkpoint.names(self.out), "" if part.phase is ONE[0] else f" of phase {part.phase.name}"
         bad = gather_object([] if torch.isfinite(value) else keys)
         raise RunError(
-            f"the {what} is no number at step {self.step}; the batch: {', '.join(bad)}. "
+            f"{what}{of} is NaN or Inf at step {self.step}; the batch: {', '.join(bad)}. "
             + (f"The last good checkpoint is {kept[-1]}. " if kept else "No checkpoint was saved before. ")
             + "Try a lower learning rate, or look at these clips."
         )
@@ -207,73 +246,65 @@ class Run:
     def evaluate(self, loader: Loader) -> tuple[dict[str, float], np.ndarray]:
         """Numbers and a picture from held-out batches, by the averaged weights; random numbers as each time before."""
         self.model.eval()
-        draw = self.draw(EVALUATE, self.accelerator.process_index)
+        rng = self.rng(EVALUATE, self.accelerator.process_index)
         some = (to_device(b, self.device) for b in islice(loader, self.settings.evaluate_batches))
         average = nullcontext() if self.average is None else self.average.applied()
         with average, torch.no_grad(), self.accelerator.autocast():
-            found = self.task.evaluate(self.model, some, draw)
-            picture = self.task.picture(self.model, to_device(next(iter(loader)), self.device), draw)
+            found = self.task.evaluate(self.model, some, rng)
+            picture = self.task.picture(self.model, to_device(next(iter(loader)), self.device), rng)
         self.model.train()
         # A process whose part knew nothing has NaN, and no say.
         values = self.accelerator.gather(torch.tensor([list(found.values())], device=self.device)).nanmean(0)
         return dict(zip(found, values.tolist(), strict=True)), picture
 
-    def is_best(self, loss: float) -> bool:
+    def is_best(self, held: dict[str, float]) -> bool:
         """Whether a held-out loss is the smallest so far; the first process, which writes the run, decides for all."""
-        if not math.isfinite(loss):
-            self.say(f"step {self.step}: nothing in the held-out clips can be judged; no checkpoint is the best by it")
+        if "loss" not in held:
+            return False
         best = checkpoint.best_of(self.out) if self.is_main else None
-        told = [math.isfinite(loss) and not (best is not None and loss >= best["loss"])]
-        return bool(broadcast_object_list(told)[0])
+        return bool(broadcast_object_list([best is None or held["loss"] < best["loss"]])[0])
 
-    def save(self, best: dict[str, float] | None) -> None:
-        """Write a checkpoint; ``best`` are its held-out numbers if it is the best so far."""
+    def save(self, held: dict[str, float]) -> None:
+        """Write a checkpoint with the held-out numbers of this step, if there are any."""
         tensors = {WEIGHTS: weights_of(self.model)}
         if self.average is not None:
             with self.average.applied():
                 tensors[AVERAGED] = weights_of(self.model)
-        tensors[OPTIMIZER], groups = optimizer_of(self.model, self.optimizer.optimizer)
+        groups = {}
+        for part in self.parts:
+            name = file_of(part.phase)
+            tensors[name], groups[name] = optimizer_of(self.model, unwrapped(part.optimizer))
         if self.is_main:
             about = About(
                 task=self.name, task_version=self.task.version, config=self.config.model_dump(mode="json"),
                 facts=self.task.facts, data=self.data, step=self.step, seen=self.seen, loader=dict(self.place or {}),
-                groups=groups, files={}, commit=self.commit,
+                groups=groups, held=held, files={}, commit=self.commit,
             )  # fmt: skip
             checkpoint.write(self.out, about, tensors)
-            if best is not None:
-                checkpoint.mark_best(self.out, self.step, best)
             checkpoint.prune(self.out, self.settings.keep)
         self.accelerator.wait_for_everyone()
 
     def restore(self, path: Path, about: About) -> None:
-        """Take up a checkpoint: weights, their average, the optimizer, and the place in the data."""
+        """Take up a checkpoint: weights, their average, the optimizers, and the place in the data."""
         whole = {name: checkpoint.tensors(path, name, about) for name in about.files}
         if self.average is not None:
             with self.average.applied():
                 set_weights(self.model, whole[AVERAGED])
         set_weights(self.model, whole[WEIGHTS])
-        set_optimizer(self.model, self.optimizer.optimizer, whole[OPTIMIZER], about.groups)
+        for part in self.parts:
+            name = file_of(part.phase)
+            set_optimizer(self.model, unwrapped(part.optimizer), whole[name], about.groups[name])
         self.step, self.seen, self.place = about.step, about.seen, about.loader
 
-    def draw(self, *stream: int) -> torch.Generator:
+    def rng(self, *stream: int) -> torch.Generator:
         """The generator of a stream of random numbers."""
         seed = np.random.SeedSequence([self.settings.seed, *stream]).generate_state(1, np.uint64)[0]
         return torch.Generator(self.device).manual_seed(int(seed) >> 1)
 
 
-def learning_rate(settings: Training, step: int) -> float:
-    """The rate of a step: a rising line during the warm-up, then constant, or half a cosine down to 0."""
-    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    if settings.schedule == "constant":
-        return settings.learning_rate * rise
-    done = max(step - settings.warmup, 0) / max(settings.steps - settings.warmup, 1)
-    return settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def _optimizer(net: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
-    made = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    trained = [p for p in net.parameters() if p.requires_grad]
-    return made(trained, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """PyTorch's optimizer in accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _accelerator(settings: Training, cpu: bool) -> Accelerator:

@@ -1,6 +1,6 @@
 """What a step costs, and whether networks can be compiled here, found out before training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from talkface.datasets.loading.loader import Batch
 from talkface.errors import ConfigError
 from talkface.train.base import Task
+from talkface.train.optim import Part, only
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Parameters, FLOPs of a forward and backward pass, and bytes.
+    """Parameters, FLOPs of a forward and backward pass of all phases, and bytes.
 
     ``steady`` holds weights, gradients, the optimizer's two moments and the average; ``activations`` what the forward
-    pass keeps for the backward pass. On a GPU ``peak`` is what the allocator reports, 0 elsewhere.
+    pass keeps for the backward pass, in the phase that keeps most. On a GPU ``peak`` is what the allocator
+    reports, 0 elsewhere.
     """
 
     parameters: int
@@ -41,34 +43,39 @@ def probe(
     task: Task,
     net: torch.nn.Module,
     batch: Batch,
-    draw: torch.Generator,
+    rng: torch.Generator,
+    parts: Sequence[Part],
     *,
     ema: bool = True,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Probe:
-    """Run one batch forward (under ``autocast``, as training does) and backward; weights, buffers and gradients are as
-    before afterwards. Raises ConfigError where the memory does not suffice."""
+    """Run one batch forward (under ``autocast``, as training does) and backward in each phase; weights, buffers and
+    gradients are as before afterwards. Raises ConfigError where the memory does not suffice."""
     buffers = [b.clone() for b in net.buffers()]
-    held: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: list[dict[int, int]] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        held[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weights:
+            kept[-1][storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    cuda = draw.device.type == "cuda"
+    cuda = rng.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), _enough_memory():
-        with autocast():
-            loss = task.step(net, batch, draw).loss
-        loss.backward()
+        for part in parts:
+            kept.append({})
+            with only(part, parts):
+                with autocast():
+                    loss = task.step(net, batch, rng, part.phase.name).loss
+                loss.backward()
     peak = torch.cuda.max_memory_allocated() if cuda else 0
     net.zero_grad(set_to_none=True)
     for buffer, before in zip(net.buffers(), buffers, strict=True):
         buffer.copy_(before)
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     sizes = [p.numel() * p.element_size() for p in net.parameters()]
     trained = [p.numel() * p.element_size() for p in net.parameters() if p.requires_grad]
     return Probe(
@@ -76,7 +83,7 @@ def probe(
         trained=sum(p.numel() for p in net.parameters() if p.requires_grad),
         flops=counter.get_total_flops(),
         steady=sum(sizes) + (4 if ema else 3) * sum(trained),
-        activations=sum(size for at, size in held.items() if at not in weights),
+        activations=max(sum(held.values()) for held in kept),
         peak=peak,
     )
 

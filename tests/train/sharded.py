@@ -19,7 +19,7 @@ from talkface.train.base import configure, task_class
 from talkface.train.data import to_device, training_loader
 from talkface.train.ema import Average
 from talkface.train.full_state import optimizer_of, set_optimizer, set_weights, weights_of
-from talkface.train.loop import _optimizer
+from talkface.train.optim import parts_of
 
 SMALL = ("width=32", "layers=2", "heads=2", "sound_width=8", "training.batch_size=8", "training.optimizer=adam")
 
@@ -34,14 +34,14 @@ class Learner:
             for layer in self.net.blocks.layers:
                 fully_shard(layer, mesh=mesh)
             fully_shard(self.net, mesh=mesh)
-        self.optimizer = _optimizer(self.net, config.training)
+        self.optimizer = parts_of(task, self.net, config.training)[0].optimizer
         self.average = Average(self.net.parameters(), 0.9)
 
     def update(self, step, parts):
         for part in parts:
             number = 2 * step + part
             draw = torch.Generator().manual_seed(number)
-            (task.step(self.net, batches[number], draw).loss / len(parts)).backward()
+            (task.step(self.net, batches[number], draw, "all").loss / len(parts)).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()

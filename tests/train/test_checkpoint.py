@@ -101,10 +101,11 @@ def test_versions_and_tasks(copy: Path) -> None:
     edit(copy, task_version=about.task_version, facts=about.facts | {"noise": {"steps": 7, "alphas_cumprod": "0"}})
     with pytest.raises(WeightsError, match="noise schedule"):
         checkpoint.load(copy)
+    written = checkpoint.find(copy) / "checkpoint.json"
     edit(copy, format=99)
     with pytest.raises(WeightsError, match="newer"):
         checkpoint.load(copy)
-    (checkpoint.find(copy) / "checkpoint.json").write_text("{")
+    written.write_text("{")
     with pytest.raises(WeightsError, match="damaged"):
         checkpoint.load(copy)
 

@@ -14,6 +14,7 @@ from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.train.base import Task, configure, task_class, task_names
 from talkface.train.data import require_columns, training_loader
+from talkface.train.optim import Part, only, parts_of
 from talkface.train.preflight import probe
 from tests.train.making import ARKIT_COLUMN, TALKERS, make
 
@@ -32,6 +33,9 @@ class Tried:
         self.batch: Batch = next(iter(training_loader(dataset, config)))
         torch.manual_seed(0)
         self.net = self.task.build()
+
+    def parts(self, net: torch.nn.Module | None = None) -> list[Part]:
+        return parts_of(self.task, net or self.net, self.task.config.training)
 
 
 @pytest.fixture(scope="module", params=task_names())
@@ -71,14 +75,19 @@ def test_a_step_gives_a_loss_and_gradients(tried: Tried) -> None:
     floats = [v for v in tried.batch.values() if torch.is_tensor(v) and v.is_floating_point()]
     assert any(torch.isnan(v).any() for v in floats), "the talkers have gaps"
     torch.manual_seed(1)
-    one = tried.task.step(net, tried.batch, draw()).loss
-    torch.manual_seed(1)
-    two = tried.task.step(net, tried.batch, draw()).loss
-    assert one.ndim == 0 and torch.isfinite(one) and torch.equal(one, two)
-    one.backward()
-    gradients = [p.grad for p in net.parameters() if p.grad is not None]
-    assert gradients and all(torch.isfinite(g).all() for g in gradients)
-    net.zero_grad()
+    for part in (parts := tried.parts()):
+        with only(part, parts):
+            torch.manual_seed(1)
+            one = tried.task.step(net, tried.batch, draw(), part.phase.name).loss
+            torch.manual_seed(1)
+            two = tried.task.step(net, tried.batch, draw(), part.phase.name).loss
+            assert one.ndim == 0 and torch.isfinite(one) and torch.equal(one, two)
+            one.backward()
+        owned = {id(p) for p in part.parameters}
+        gradients = {id(p): p.grad for p in net.parameters() if p.grad is not None}
+        assert gradients.keys() and gradients.keys() <= owned, "a phase moves what is its own"
+        assert all(torch.isfinite(g).all() for g in gradients.values())
+        net.zero_grad(set_to_none=True)
 
 
 def test_numbers_and_a_picture_of_what_is_held_out(tried: Tried) -> None:
@@ -105,7 +114,7 @@ def test_a_batch_of_which_nothing_is_known_has_no_say(tried: Tried) -> None:
 def test_the_cost_of_a_batch(tried: Tried) -> None:
     """The probe counts, and leaves the network as it was."""
     before = {k: v.clone() for k, v in tried.net.state_dict().items()}
-    found = probe(tried.task, tried.net, tried.batch, draw())
+    found = probe(tried.task, tried.net, tried.batch, draw(), tried.parts())
     assert found.parameters == sum(p.numel() for p in tried.net.parameters()) >= found.trained > 0
     assert found.flops > 0 and found.activations > 0
     assert "parameters" in str(found) and "GFLOP" in str(found)
@@ -115,8 +124,12 @@ def test_the_cost_of_a_batch(tried: Tried) -> None:
 
 def test_the_probe_casts_as_training_does(tried: Tried) -> None:
     """What a forward pass in bf16 keeps is not what one in fp32 keeps."""
-    plain = probe(tried.task, tried.net, tried.batch, draw())
-    cast = probe(tried.task, tried.net, tried.batch, draw(), autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    plain = probe(tried.task, tried.net, tried.batch, draw(), tried.parts())
+
+    def bf16() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    cast = probe(tried.task, tried.net, tried.batch, draw(), tried.parts(), autocast=bf16)
     assert cast.activations != plain.activations and cast.flops == plain.flops
 
 
@@ -129,7 +142,7 @@ class Greedy(torch.nn.Module):
 
 def test_a_batch_that_does_not_fit_says_what_to_lower(tried: Tried) -> None:
     with pytest.raises(ConfigError, match=r"does not fit into memory. Lower training\.batch_size"):
-        probe(tried.task, Greedy(), tried.batch, draw())
+        probe(tried.task, Greedy(), tried.batch, draw(), tried.parts())
 
 
 def test_missing_columns_name_the_command(tmp_path: Path) -> None:

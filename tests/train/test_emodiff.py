@@ -162,7 +162,7 @@ def test_random_frames_are_ones_with_a_face() -> None:
 def test_missing_values_do_not_reach_the_loss(task: Task, batch: Batch) -> None:
     """Whatever stands where the mask is false, the loss is the same; and no NaN gets in."""
     net = net_of(task)
-    assert torch.isfinite(task.step(net, batch, draw()).loss)
+    assert torch.isfinite(task.step(net, batch, draw(), "all").loss)
     config = emodiff("velocity=2", "fade=0")
     of_x0 = Task(config, task.facts | {"noise": schedule_facts(config.noise)})
     x0, mask, given = of_x0.prepare(batch, draw())

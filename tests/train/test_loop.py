@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -24,7 +23,8 @@ from talkface.train import checkpoint
 from talkface.train.base import Training, configure
 from talkface.train.data import endless, split
 from talkface.train.log import Log, Waiting
-from talkface.train.loop import TRAIN, Result, Run, learning_rate, train
+from talkface.train.loop import TRAIN, Result, Run, train
+from talkface.train.optim import learning_rate
 from tests.conftest import ROOT, Toolkit, command
 from tests.train.making import make
 
@@ -147,10 +147,11 @@ def test_only_a_number_can_be_the_best(talkers: str, tmp_path: Path) -> None:
     clips, _ = split(talkers)
     config = configure("emodiff", "tiny", None, SMALL)
     made = Run("emodiff", config, clips, None, tmp_path, Accelerator(cpu=True), resume=False, say=lambda text: None)
-    assert [made.is_best(loss) for loss in (math.nan, math.inf, 2.0)] == [False, False, True]
-    for marked, better in ((2.0, [False, False, True]), (math.nan, [True, True, True])):
-        checkpoint.mark_best(tmp_path, 1, {"loss": marked})
-        assert [made.is_best(loss) for loss in (3.0, 2.0, 1.0)] == better
+    assert [made.is_best(held) for held in ({}, {"loss": 2.0})] == [False, True]
+    made.save({})
+    assert made.is_best({"loss": 3.0}), "a checkpoint that was not evaluated is not the best"
+    made.save({"loss": 2.0})
+    assert [made.is_best({"loss": loss}) for loss in (3.0, 2.0, 1.0)] == [False, False, True]
 
 
 def test_accumulated_batches_are_one_step(talkers: str, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_accumulated_batches_are_one_step(talkers: str, tmp_path: Path) -> None:
     made = Run("emodiff", config, clips, None, tmp_path, Accelerator(cpu=True), resume=False, say=lambda text: None)
     net = copy.deepcopy(made.model)
     for micro, batch in enumerate(islice(made.loader, 2)):
-        (made.task.step(net, batch, made.draw(TRAIN, 0, micro, 0)).loss / 2).backward()
+        (made.task.step(net, batch, made.rng(TRAIN, 0, micro, 0), "all").loss / 2).backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     logs = made.update(Waiting(endless(made.loader, 0)))
     assert logs["gradient"] == pytest.approx(float(torch.stack([g.norm() for g in gradients]).norm()), rel=1e-4)
@@ -202,9 +203,9 @@ def test_what_is_no_number_stops_with_the_keys_and_leaves_a_finite_checkpoint(tm
     else:
         next(made.model.parameters()).register_hook(spoil)
     with pytest.raises(RunError) as error:
-        made.to_the_end(0)
+        made.run(0)
     batch = next(islice(endless(made.loader, 0), 4, None))[0]["key"]
-    assert f"the {what} is no number at step 4; the batch: {', '.join(batch)}." in str(error.value)
+    assert f"{what} is NaN or Inf at step 4; the batch: {', '.join(batch)}." in str(error.value)
     assert f"The last good checkpoint is {out / checkpoint.FOLDER / '00000004'}." in str(error.value)
     assert checkpoint.names(out)[-1].name == "00000004"
     assert all(torch.isfinite(value).all() for value in tensors_of(out, 4).values())
@@ -266,12 +267,13 @@ def by_one_process(data: str, out: Path, changes: tuple[str, ...], steps: int) -
     for step in range(steps):
         losses = []
         for rank in range(2):
-            losses.append(made.task.step(made.model, next(batches), made.draw(TRAIN, step, 0, rank)).loss)
+            losses.append(made.task.step(made.model, next(batches), made.rng(TRAIN, step, 0, rank), "all").loss)
             (losses[-1] / 2).backward()
         norm = torch.nn.utils.clip_grad_norm_(made.model.parameters(), made.settings.clip_norm)
-        made.optimizer.param_groups[0]["lr"] = learning_rate(made.settings, step)
-        made.optimizer.step()
-        made.optimizer.zero_grad()
+        (part,) = made.parts
+        part.set_rate(step)
+        part.optimizer.step()
+        part.optimizer.zero_grad()
         found.append({"loss": float(torch.stack(losses).detach().mean()), "gradient": float(norm)})
     return found
 

@@ -88,7 +88,7 @@ def test_a_mouth_with_a_missing_frame_is_no_example(task: Task, batch: Batch) ->
     broken["mel"][1, 60] = torch.nan
     assert task.prepare(broken)[2].tolist()[:3] == [False, False, True]
     for loss in ("pairs", "shifts"):
-        found = Task(expert(f"loss={loss}"), task.facts).step(task.build(), broken, draw()).loss
+        found = Task(expert(f"loss={loss}"), task.facts).step(task.build(), broken, draw(), "all").loss
         assert torch.isfinite(found)
 
 

@@ -4,16 +4,11 @@ A new dataset is one new file here: ``xyz.py`` with a class ``Layout`` makes ``-
 find it. Modules whose name starts with an underscore are not discovered.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Final, Protocol
 
-import talkface.ingest.layouts
+from talkface import discover
 from talkface.clip import Labels
-from talkface.errors import ConfigError
 
 AUTO: Final = "auto"
 PLAIN: Final = "plain"
@@ -47,18 +42,17 @@ class Layout(Protocol):
         """Paths where the sound of a silent picture file may lie, the likeliest first."""
 
 
-@cache
 def layout_names() -> tuple[str, ...]:
-    """Names of all layouts: the public modules of this folder but this one."""
-    found = (m.name for m in pkgutil.iter_modules(talkface.ingest.layouts.__path__))
-    return tuple(sorted(n for n in found if not n.startswith("_") and n != Path(__file__).stem))
+    """Names of all layouts: the files of this folder, and what installed packages offer."""
+    return discover.names(discover.LAYOUTS)
 
 
 def layout_class(name: str) -> type[Layout]:
-    """The class ``Layout`` of ``talkface/ingest/layouts/<name>.py``. Raises ConfigError for a name that no file has."""
-    if name not in layout_names():
-        raise ConfigError(f"no layout named {name!r}; there are: {', '.join((AUTO, *layout_names()))}")
-    loaded: type[Layout] = importlib.import_module(f"talkface.ingest.layouts.{name}").Layout
+    """The class of a layout by its name, or by ``package.module:Class``.
+
+    Raises ConfigError for one that is not there.
+    """
+    loaded: type[Layout] = discover.load(discover.LAYOUTS, name)
     return loaded
 
 

@@ -168,21 +168,21 @@ class Task:
             heads=c.heads, sound_width=c.sound_width, dropout=c.dropout, conditioning=c.conditioning, fade=c.fade,
         )  # fmt: skip
 
-    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
+    def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         """Eq. 4: mean squared error of the noise (or of what `Noise.predict` says) over what is there."""
-        x0, mask, given = self.prepare(batch, draw)
-        t = torch.randint(0, self.config.noise.steps, (len(x0),), generator=draw, device=x0.device)
-        drop = torch.rand(len(x0), generator=draw, device=x0.device) < self.config.drop
-        error, _ = self.error(model, x0, mask, given, t, drop, draw)
+        x0, mask, given = self.prepare(batch, rng)
+        t = torch.randint(0, self.config.noise.steps, (len(x0),), generator=rng, device=x0.device)
+        drop = torch.rand(len(x0), generator=rng, device=x0.device) < self.config.drop
+        error, _ = self.error(model, x0, mask, given, t, drop, rng)
         return Step(error)
 
     def error(
         self, model: torch.nn.Module, x0: torch.Tensor, mask: torch.Tensor, given: tuple[torch.Tensor, torch.Tensor],
-        t: torch.Tensor, drop: torch.Tensor, draw: torch.Generator,
+        t: torch.Tensor, drop: torch.Tensor, rng: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """The loss, and what the network said."""
         noise, bar = self.config.noise, self.bar.to(x0.device)
-        epsilon = torch.randn(x0.shape, generator=draw, device=x0.device)
+        epsilon = torch.randn(x0.shape, generator=rng, device=x0.device)
         predicted, weights = model(add_noise(bar, x0, epsilon, t), t, *given, drop), sample_weights(noise, bar, t)
         error = masked_loss(predicted, target(noise, bar, x0, epsilon, t), mask, weights)
         if self.config.velocity:
@@ -191,33 +191,33 @@ class Task:
         return error, predicted
 
     def prepare(
-        self, batch: Batch, draw: torch.Generator
+        self, batch: Batch, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """x0 (0 where nothing is known), the mask of what is known, and condition and sound."""
         values = self.state.of_batch(batch)
         mask = torch.isfinite(values) & torch.as_tensor(self.state.valid, device=values.device)
         initial = values[:, 0]
-        style = draw_frames(self.state.of_batch(batch["companion"]), STYLE_FRAMES, draw)
+        style = draw_frames(self.state.of_batch(batch["companion"]), STYLE_FRAMES, rng)
         condition = condition_matrix(initial, style, self.config.frames)
         sound = self.sound.of_window(batch[self.config.sound].float(), batch["times_ns"])
         return torch.where(mask, values, 0), mask, (condition, sound)
 
-    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], rng: torch.Generator) -> dict[str, float]:
         """The loss at times evenly spread over T, and without condition and sound (``null``)."""
         means = Means()
         for batch in batches:
-            x0, mask, given = self.prepare(batch, draw)
+            x0, mask, given = self.prepare(batch, rng)
             spread = torch.linspace(0, self.config.noise.steps - 1, len(x0), device=x0.device).long()
             for name, dropped in (("loss", False), ("null", True)):
                 drop = torch.full((len(x0),), dropped, device=x0.device)
-                error, _ = self.error(model, x0, mask, given, spread, drop, draw)
+                error, _ = self.error(model, x0, mask, given, spread, drop, rng)
                 means.add(name, error, mask.sum())
         return means.found()
 
-    def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    def picture(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real windows (left) and generated ones for the same sound and style (right)."""
-        x0, mask, (condition, sound) = self.prepare(batch, draw)
-        made = self.draw_windows(model, condition[:4], sound[:4], draw, Sampling(steps=25))
+        x0, mask, (condition, sound) = self.prepare(batch, rng)
+        made = self.draw_windows(model, condition[:4], sound[:4], rng, Sampling(steps=25))
         real = torch.where(mask, x0, torch.nan)[:4]
         rows = []
         for one, other in zip(real.cpu().numpy(), made.cpu().numpy(), strict=True):
@@ -234,12 +234,12 @@ class Task:
         model: torch.nn.Module,
         condition: Float[torch.Tensor, "batch frames flagged"],
         sound: Float[torch.Tensor, "batch frames width"],
-        draw: torch.Generator,
+        rng: torch.Generator,
         how: Sampling,
     ) -> Float[torch.Tensor, "batch frames state"]:
         """Draw a window for each condition, guided by Eq. 5."""
         n = len(condition)
-        start = torch.randn(n, self.config.frames, len(self.state), generator=draw, device=condition.device)
+        start = torch.randn(n, self.config.frames, len(self.state), generator=rng, device=condition.device)
         keep = torch.zeros(n, dtype=torch.bool, device=condition.device)
         # The initial frame is given: guided too, each window would carry it farther from what the null says.
         free = 1 - held_share(self.config.frames, self.config.fade).to(condition.device)
@@ -251,7 +251,7 @@ class Task:
             conditional, null = model(*(torch.cat([v, v]) for v in (x, t, condition, sound)), drop).chunk(2)
             return guide(conditional, null, how.guidance * free)
 
-        return denoise(predict, self.config.noise, start, draw, sampler=how.sampler, steps=how.steps)
+        return denoise(predict, self.config.noise, start, rng, sampler=how.sampler, steps=how.steps)
 
     @torch.no_grad()
     def long(
@@ -260,7 +260,7 @@ class Task:
         sound: Sequence[Float[torch.Tensor, "1 n width"]],
         style: Float[torch.Tensor, "some state"],
         frames: int,
-        draw: torch.Generator,
+        rng: torch.Generator,
         how: Sampling,
         *,
         variants: int = 1,
@@ -272,25 +272,25 @@ class Task:
         """
         n, parts = self.config.frames, []
         pool = style.expand(variants, -1, -1)
-        initial = draw_frames(pool, 1, draw)[:, 0]
+        initial = draw_frames(pool, 1, rng)[:, 0]
         for k, _ in enumerate(window_starts(frames, n)):
-            condition = condition_matrix(initial, draw_frames(pool, STYLE_FRAMES, draw), n)
-            made = self.draw_windows(model, condition, sound[k].expand(variants, -1, -1), draw, how)
+            condition = condition_matrix(initial, draw_frames(pool, STYLE_FRAMES, rng), n)
+            made = self.draw_windows(model, condition, sound[k].expand(variants, -1, -1), rng, how)
             parts.append(made if k == 0 else made[:, 1:])
-            initial = made[:, -1] if how.feedback else draw_frames(pool, 1, draw)[:, 0]
+            initial = made[:, -1] if how.feedback else draw_frames(pool, 1, rng)[:, 0]
         return torch.cat(parts, dim=1)[:, :frames]
 
     def sample(
-        self, net: torch.nn.Module, speech: Speech, style: Style, draw: torch.Generator, how: Sampling, *,
+        self, net: torch.nn.Module, speech: Speech, style: Style, rng: torch.Generator, how: Sampling, *,
         variants: int = 1,
     ) -> list[Motion]:  # fmt: skip
         """Motion for a sound of any length, in the style of some frames; variants are drawn together."""
         frames, windows = speech.frames(self.config.rate), self.config.windows
         rows = speech.columns[self.config.sound]
         starts = window_starts(frames, self.config.frames)
-        sound = [self.sound.of_sound(rows, first, windows, draw.device) for first in starts]
-        pool = self.state.of_arrays(style.arkit, style.head).to(draw.device)
-        made = self.long(net, sound, pool, frames, draw, how, variants=variants)
+        sound = [self.sound.of_sound(rows, first, windows, rng.device) for first in starts]
+        pool = self.state.of_arrays(style.arkit, style.head).to(rng.device)
+        made = self.long(net, sound, pool, frames, rng, how, variants=variants)
         pts = steady_pts(frames, self.config.rate)
         seams = {"window": self.config.frames, "stride": self.config.frames - 1}
         return [self.state.motion(one, pts, self.config.rate, **seams) for one in made]
@@ -316,12 +316,12 @@ def condition_matrix(
 
 
 def draw_frames(
-    frames: Float[torch.Tensor, "batch some state"], count: int, draw: torch.Generator
+    frames: Float[torch.Tensor, "batch some state"], count: int, rng: torch.Generator
 ) -> Float[torch.Tensor, "batch count state"]:
     """``count`` random frames of each sequence, different ones while there are enough, those with a face first."""
     seen: Bool[torch.Tensor, "batch some"] = torch.isfinite(frames).any(-1)
     # The largest of random keys are a draw without replacement; a missing frame's key is below all others.
-    keys = torch.rand(seen.shape, generator=draw, device=frames.device) + seen
+    keys = torch.rand(seen.shape, generator=rng, device=frames.device) + seen
     chosen = keys.topk(min(count, keys.shape[1]), dim=1).indices
     chosen = chosen[:, torch.arange(count) % chosen.shape[1]]
     return frames[torch.arange(len(frames), device=frames.device)[:, None], chosen]

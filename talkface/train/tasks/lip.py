@@ -177,9 +177,9 @@ class Task:
             plain.leave.bias.copy_(torch.logit(rest))
         return net
 
-    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
+    def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         """L1 and velocity L1 of the neutral mouth on neutral clips, of the refined mouth on all; the expert's loss."""
-        sound, style, mouth, known, neutral_clip = self.prepare(batch, draw)
+        sound, style, mouth, known, neutral_clip = self.prepare(batch, rng)
         neutral, residue = model(sound, style)
         refined = (neutral.detach() + residue).clamp(0, 1)
         first = self.error(neutral, mouth, known & neutral_clip[:, None, None])
@@ -194,13 +194,13 @@ class Task:
             loss = loss + self.config.sync * judged
         return Step(loss, logs)
 
-    def prepare(self, batch: Batch, draw: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def prepare(self, batch: Batch, rng: torch.Generator) -> tuple[torch.Tensor, ...]:
         """Sound (batch, T, flat), style (batch, 8, 52), mouth and where it is known (batch, T, 27), neutral clips."""
         middle = slice(self.config.context, self.config.context + self.config.frames)
         sound, unfit = self.heard(self.sound, batch)
         mouth, known = mouth_of(batch, self.facts["mouth"])
         known = known & (sound[..., -1:] > 0).any(dim=1, keepdim=True) & ~unfit[:, None, None]
-        style = draw_frames(batch["companion"]["arkit"], STYLE_FRAMES, draw).nan_to_num(0.0)
+        style = draw_frames(batch["companion"]["arkit"], STYLE_FRAMES, rng).nan_to_num(0.0)
         every = self.config.neutral == "all"
         neutral = torch.tensor([every or e in ("neutral", None) for e in batch["emotion"]], device=mouth.device)
         return sound, style, mouth[:, middle], known[:, middle], neutral
@@ -258,13 +258,13 @@ class Task:
             parameter.requires_grad_(False)
         return model.task, model.net  # type: ignore[return-value]
 
-    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], rng: torch.Generator) -> dict[str, float]:
         """The refined mouth's loss, the neutral one's, and how jawOpen goes with the real one (r over all frames; NaN
         where either never moves)."""
         means, jaws = Means(), [np.zeros((2, 0), np.float32)]
         jaw = MOUTH.index("jawOpen")
         for batch in batches:
-            sound, style, mouth, known, _ = self.prepare(batch, draw)
+            sound, style, mouth, known, _ = self.prepare(batch, rng)
             neutral, residue = model(sound, style)
             means.add("loss", self.error(neutral + residue, mouth, known), known.sum())
             means.add("neutral", self.error(neutral, mouth, known), known.sum())
@@ -274,9 +274,9 @@ class Task:
         moves = every.shape[1] > 0 and every.std(axis=1).min() > 0
         return {**means.found(), "jaw_r": float(np.corrcoef(every)[0, 1]) if moves else math.nan}
 
-    def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    def picture(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real mouths (left) and made ones (right)."""
-        sound, style, mouth, known, _ = self.prepare(batch, draw)
+        sound, style, mouth, known, _ = self.prepare(batch, rng)
         neutral, residue = model(sound[:4], style[:4])
         real = torch.where(known, mouth, torch.nan)[:4].cpu().numpy()
         made = (neutral + residue).clamp(0, 1).float().cpu().numpy()

@@ -149,11 +149,11 @@ class Task:
             return CcaSync(**start, hidden=c.width, dropout=c.dropout)
         return BlendshapeSyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
 
-    def step(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> Step:
+    def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         """The loss over windows in which every mouth shape is known."""
         mouth, sound, good = self.prepare(batch)
         loss = {"pairs": self._pairs, "shifts": self._shifts}[self.config.loss]
-        return Step(loss(model, mouth, sound, good, batch["key"], draw)[0])
+        return Step(loss(model, mouth, sound, good, batch["key"], rng)[0])
 
     def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mouth in the middle of each window (batch, T, 27), sound of the whole window (batch, length, flat), and which
@@ -192,13 +192,13 @@ class Task:
 
     def _pairs(
         self, model: torch.nn.Module, mouth: torch.Tensor, sound: torch.Tensor, good: torch.Tensor,
-        keys: list[str], draw: torch.Generator,
+        keys: list[str], rng: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """Cross-entropy of a right and a wrong pair a window; the cosines of both."""
         n, zero = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device)
-        wrong = self.part(sound, self.wrong_shifts(n, draw))
-        other, differs = self.other_clip(keys, draw)
-        foreign = torch.rand(n, generator=draw, device=mouth.device) < 0.5
+        wrong = self.part(sound, self.wrong_shifts(n, rng))
+        other, differs = self.other_clip(keys, rng)
+        foreign = torch.rand(n, generator=rng, device=mouth.device) < 0.5
         wrong = torch.where((foreign & differs)[:, None, None], self.part(sound[other], zero), wrong)
         m, s = model(torch.cat([mouth, mouth]), torch.cat([self.part(sound, zero), wrong]))
         cosine = self.agreement(m, s).clamp(SMALLEST, 1 - SMALLEST)
@@ -208,12 +208,12 @@ class Task:
 
     def _shifts(
         self, model: torch.nn.Module, mouth: torch.Tensor, sound: torch.Tensor, good: torch.Tensor,
-        keys: list[str], draw: torch.Generator,
+        keys: list[str], rng: torch.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """Cross-entropy over the same window's sound at wrong shifts, and the sounds of other clips in the batch, of
         which one is right."""
         n, zero, wrongs = len(mouth), torch.zeros(len(mouth), dtype=torch.long, device=mouth.device), self.config.wrongs
-        wrong = [self.part(sound, self.wrong_shifts(n, draw)) for _ in range(wrongs)]
+        wrong = [self.part(sound, self.wrong_shifts(n, rng)) for _ in range(wrongs)]
         m, s = model(torch.cat([mouth] * (1 + wrongs)), torch.cat([self.part(sound, zero), *wrong]))
         m, s, w = m[:n], s[:n], s[n:].reshape(wrongs, n, -1)
         other_key = torch.tensor([[a != b and self.config.foreign for b in keys] for a in keys], device=mouth.device)
@@ -231,20 +231,20 @@ class Task:
         cosine = (mouth * sound).sum(-1)
         return (1 + cosine) / 2 if self.config.encoders == "canonical" else cosine
 
-    def wrong_shifts(self, n: int, draw: torch.Generator) -> torch.Tensor:
+    def wrong_shifts(self, n: int, rng: torch.Generator) -> torch.Tensor:
         """Shifts of ``nearest`` to ``reach`` frames, either way."""
         c = self.config
-        size = torch.randint(min(c.nearest, c.reach), c.reach + 1, (n,), generator=draw, device=draw.device)
-        return size * (torch.randint(0, 2, (n,), generator=draw, device=draw.device) * 2 - 1)
+        size = torch.randint(min(c.nearest, c.reach), c.reach + 1, (n,), generator=rng, device=rng.device)
+        return size * (torch.randint(0, 2, (n,), generator=rng, device=rng.device) * 2 - 1)
 
-    def other_clip(self, keys: list[str], draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def other_clip(self, keys: list[str], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Another place in the batch for each, and whether another clip is there."""
         n = len(keys)
-        other = (torch.arange(n) + int(torch.randint(1, max(n, 2), (1,), generator=draw, device=draw.device))) % n
+        other = (torch.arange(n) + int(torch.randint(1, max(n, 2), (1,), generator=rng, device=rng.device))) % n
         differs = torch.tensor([keys[i] != keys[j] for i, j in enumerate(other.tolist())])
-        return other.to(draw.device), differs.to(draw.device)
+        return other.to(rng.device), differs.to(rng.device)
 
-    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], draw: torch.Generator) -> dict[str, float]:
+    def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], rng: torch.Generator) -> dict[str, float]:
         """The loss, and the area under the curve of single windows: right against shifted or foreign sound.
 
         The loss of ``shifts`` is that of telling the right sound from one wrong one, whatever the size of a batch.
@@ -252,16 +252,14 @@ class Task:
         pairs = self.config.loss == "pairs"
         means, right, false = Means(), [np.zeros(0)], [np.zeros(0)]
         for batch in batches:
-            found, one, other = (self._pairs if pairs else self._shifts)(
-                model, *self.prepare(batch), batch["key"], draw
-            )
+            found, one, other = (self._pairs if pairs else self._shifts)(model, *self.prepare(batch), batch["key"], rng)
             off = (other.reshape(len(one), other.numel() // max(len(one), 1)) - one[:, None]) / self.config.temperature
             means.add("loss", found if pairs else torch.nn.functional.softplus(off).mean(), len(one))
             right.append(one.float().cpu().numpy())
             false.append(other.float().cpu().numpy())
         return means.found() | {"auc": area_under_curve(np.concatenate(right), np.concatenate(false))}
 
-    def picture(self, model: torch.nn.Module, batch: Batch, draw: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    def picture(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """The cosine at every shift, mean over the batch: it should peak in the middle."""
         mouth, sound, good = self.prepare(batch)
         by_shift = []

@@ -1,0 +1,1 @@
+"""Tasks as a user writes them: one file each, outside the package."""
