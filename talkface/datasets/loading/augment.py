@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from talkface.annotate.head import reference_face
 from talkface.clip import ColumnSpec
+from talkface.datasets.loading.reference import REFERENCE
 from talkface.errors import ConfigError
 from talkface.face_mesh import MIRROR68
 from talkface.vocab import ARKIT
@@ -41,8 +42,12 @@ def check_mirror(specs: Iterable[ColumnSpec], *, pictures: bool) -> None:
 
 
 def mirror(window: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
-    """The window as a mirror shows it; ``width`` is that of its pictures in pixels. Columns are those of `Windows`."""
-    return {name: MIRRORS[name](value, width) if name in MIRRORS else value for name, value in window.items()}
+    """The window as a mirror shows it, its reference frames too; ``width`` is that of its pictures in pixels.
+
+    Names are those of `Windows`.
+    """
+    turned = {name: MIRRORS.get(name.removeprefix(REFERENCE)) for name in window}
+    return {name: turn(window[name], width) if (turn := turned[name]) else window[name] for name in window}
 
 
 def _frames(values: UInt8[np.ndarray, "n h w 3"], _: int) -> UInt8[np.ndarray, "n h w 3"]:
@@ -78,6 +83,7 @@ def _head(values: Float[np.ndarray, "n 10"], _: int) -> Float[np.ndarray, "n 10"
 
 MIRRORS: Final[Mapping[str, Callable[[np.ndarray, int], np.ndarray]]] = {
     "frames": _frames,
+    "reference": _frames,
     "box": _box,
     "lm": _mesh,
     "lm68": _points(MIRROR68),

@@ -108,7 +108,7 @@ class Loader(IterableDataset[Batch]):
         self.skipped = 0
         self._check()
         self._companions = Companions(dataset.clips, self.by) if self.by else None
-        self._draws = bool(self.by or windows.mirror or windows.pictures)
+        self._draws = bool(self.by or windows.mirror or windows.pictures or windows.reference)
         self._idle = np.random.default_rng(0)  # making a generator takes as long as cutting a column
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._next = 0
@@ -473,7 +473,7 @@ def _only(windows: Windows, columns: Sequence[str]) -> Windows:
     """The same windows of some of their columns and nothing else. Raises ConfigError for a column they do not have."""
     if missing := set(columns) - set(windows.columns):
         raise ConfigError(f"companion_columns: {', '.join(sorted(missing))} are no columns of the windows")
-    return replace(windows, columns=tuple(columns), sound=False, pictures=None)
+    return replace(windows, columns=tuple(columns), sound=False, pictures=None, reference=0)
 
 
 def _place_in(arrays: Mapping[str, Any], place: int) -> dict[str, np.ndarray]:

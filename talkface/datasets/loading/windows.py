@@ -6,16 +6,17 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 
 from talkface.clip import NS, ColumnSpec, finite_rows, ns_to_samples
 from talkface.datasets.format import schema
 from talkface.datasets.loading.augment import ON_PICTURE, check_mirror, light, mirror
 from talkface.datasets.loading.clip_data import ClipData, Cuttable, grid_ns
 from talkface.datasets.loading.companions import label_groups
+from talkface.datasets.loading.pictures import Pictures, move_points, nearest, resize
+from talkface.datasets.loading.reference import REFERENCE, far_frames
 from talkface.datasets.loading.shared_batch import Field
 from talkface.datasets.reader import Dataset, Sample
 from talkface.errors import ConfigError
@@ -26,31 +27,7 @@ SLACK_NS = 1_000_000
 
 Pad = Literal["never", "short", "tail"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """The video's frames: a square part of the crop, resized.
-
-    ``size`` is the side in pixels, ``part`` the middle of the crop that is kept (1.0: all). ``zoom`` is the largest
-    share that is cut off at random, from sides drawn at random too; ``light`` the largest change of brightness,
-    contrast and colour. One draw a window.
-    """
-
-    size: int = 256
-    part: float = 1.0
-    zoom: float = 0.0
-    light: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (self.size > 0 and 0 < self.part <= 1 and 0 <= self.zoom < 1 and 0 <= self.light < 1):
-            raise ConfigError(f"{self}: expected size > 0, 0 < part <= 1, 0 <= zoom < 1 and 0 <= light < 1")
-
-    def square(self, side: int, rng: np.random.Generator) -> tuple[int, int, int]:
-        """x, y and side of the part to keep of a crop with ``side`` pixels."""
-        middle = max(round(side * self.part), 1)
-        kept = max(round(middle * (1 - self.zoom * rng.random())), 1)
-        x, y = rng.integers(0, middle - kept, 2, endpoint=True) + (side - middle) // 2
-        return int(x), int(y), kept
+__all__ = ["Pictures", "WindowPlan", "Windows"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +63,15 @@ class Windows:
     ``mirror`` is the share of windows that come as a mirror shows them: pictures, points, blendshapes and head alike;
     ``mirrored`` in the window says so.
 
+    ``reference`` is how many more frames of the same clip come along, drawn at random, ``margin`` frames or more (at
+    ``fps``) from every frame of the window; where the clip is too short for that, the farthest. They are cut, lit and
+    mirrored as the window is: ``reference_times_ns`` and ``reference_valid`` (reference,), ``reference_NAME``
+    (reference, ...) for each column on the frames' clock, and with pictures ``reference`` uint8 (reference, size, size,
+    3) and ``reference_index``.
+
+    ``sound_margin`` in seconds: ``sound`` and the rows of columns on the sound's clock begin so much before the window
+    and end so much after it.
+
     ``valid[i]`` says that frame i lies in the clip and that no frame column is missing there as a whole. What is
     missing is NaN, or ``fill`` where it is set.
     """
@@ -100,6 +86,9 @@ class Windows:
     pictures: Pictures | None = None
     fill: float | None = None
     mirror: float = 0.0
+    reference: int = 0
+    margin: int = 0
+    sound_margin: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
@@ -111,12 +100,24 @@ class Windows:
             raise ConfigError(f"pad is never, short or tail; sound_rows native or frames; got {self}")
         if not 0 <= self.mirror <= 1:
             raise ConfigError(f"mirror is a share of windows, 0 to 1; got {self.mirror}")
+        if self.reference < 0 or self.margin < 0 or not self.sound_margin >= 0:
+            raise ConfigError(
+                f"reference, margin and sound_margin are at least 0, got {self.reference}, {self.margin} and "
+                f"{self.sound_margin}"
+            )
+        if self.sound_margin and self.sound_rows == "frames":
+            raise ConfigError('sound_margin is for rows on the sound\'s own clock: leave sound_rows at "native"')
         if taken := {"pts", "valid"} & set(self.columns):
             raise ConfigError(f"{', '.join(taken)}: every window says which of its frames are valid, and their times")
 
     @property
     def step(self) -> int:
         return self.length if self.stride is None else self.stride
+
+    @property
+    def sound_seconds(self) -> float:
+        """What the window's rows of sound and its samples last, both margins with it."""
+        return self.length / self.fps + 2 * self.sound_margin
 
     @cached_property
     def rate(self) -> tuple[int, int]:
@@ -218,19 +219,31 @@ class Windows:
             if spec.clock == "clip":
                 found[spec.name] = Field(dtype, spec.shape)
             elif self.is_native(spec):
-                rows = round(self.length / self.fps * spec.rate)
+                rows = round(self.sound_seconds * spec.rate)
                 found[spec.name] = Field(np.promote_types(np.float32, dtype), (rows, *spec.shape))
             else:
                 found[spec.name] = Field(real, (self.length, *spec.shape))
         if self.sound:
-            found["sound"] = Field(np.dtype(np.float32), (round(self.length / self.fps * SAMPLE_RATE),))
+            found["sound"] = Field(np.dtype(np.float32), (round(self.sound_seconds * SAMPLE_RATE),))
         if self.pictures is not None:
             size = self.pictures.size
             found["frames"] = Field(np.dtype(np.uint8), (self.length, size, size, 3))
             found["frame_index"] = Field(np.dtype(np.int64), (self.length,))
         if self.mirror:
             found["mirrored"] = Field(np.dtype(bool), ())
-        return found
+        return found | (self._reference_fields(specs, found) if self.reference else {})
+
+    def _reference_fields(self, specs: Mapping[str, ColumnSpec], found: Mapping[str, Field]) -> dict[str, Field]:
+        """Of the reference frames: as the window's own, ``reference`` of each in place of ``length``."""
+        same = ["times_ns", "valid", *self._on_frames(specs)]
+        names = {name: REFERENCE + name for name in same}
+        if self.pictures is not None:
+            names |= {"frames": "reference", "frame_index": "reference_index"}
+        return {new: Field(found[old].dtype, (self.reference, *found[old].shape[1:])) for old, new in names.items()}
+
+    def _on_frames(self, specs: Mapping[str, ColumnSpec]) -> list[str]:
+        """The columns on the frames' clock."""
+        return [name for name in self.columns if specs[schema.member_name(name)].clock == "frame"]
 
     def is_native(self, spec: ColumnSpec) -> bool:
         """Whether a column comes as rows on its own clock, or without one."""
@@ -251,16 +264,16 @@ class Windows:
             if spec.clock == "clip":
                 out[...] = clip.native[name]
             elif self.is_native(spec):
-                _rows_from(clip.native[name], round((int(times[0]) / NS - spec.first_seconds) * spec.rate), out)
+                start = int(times[0]) / NS - self.sound_margin
+                _rows_from(clip.native[name], round((start - spec.first_seconds) * spec.rate), out)
             else:
                 part = clip.rows(name, self.rate, n, first, first + self.length)
                 out[: len(part)] = part
                 out[len(part) :] = np.nan if out.dtype.kind == "f" else 0
         if self.sound:
-            out = window["sound"]
-            part = clip.sound(ns_to_samples(int(times[0])), len(out))
-            np.multiply(part, np.float32(1 / 32768), out=out[: len(part)])
-            out[len(part) :] = 0
+            _samples_from(clip, ns_to_samples(int(times[0])) - round(self.sound_margin * SAMPLE_RATE), window["sound"])
+        if self.reference:
+            self._add_reference(window, clip, first, n, rng)
         if self.pictures is not None:
             assert isinstance(clip, ClipData)
             self._add_pictures(window, clip, rng)
@@ -273,39 +286,64 @@ class Windows:
 
     def finish(self, windows: Mapping[str, np.ndarray], specs: Mapping[str, ColumnSpec]) -> None:
         """What is left to do for windows that lie one after the other in arrays: ``valid``, and ``fill``."""
-        for name in self.columns:
+        on_frames = self._on_frames(specs)
+        before = ("", REFERENCE) if self.reference else ("",)
+        for name in (b + name for b in before for name in self.columns if b == "" or name in on_frames):
             values = windows[name]
             if values.dtype.kind != "f":
                 continue
-            if specs[schema.member_name(name)].clock == "frame":
-                valid = windows["valid"]
+            if name.removeprefix(REFERENCE) in on_frames:
+                valid = windows[REFERENCE + "valid" if name.startswith(REFERENCE) else "valid"]
                 valid &= finite_rows(values.reshape(-1, *values.shape[2:])).reshape(valid.shape)
             if self.fill is not None:
                 np.nan_to_num(values, copy=False, nan=self.fill)
 
+    def _add_reference(
+        self, window: Mapping[str, np.ndarray], clip: Cuttable, first: int, n: int, rng: np.random.Generator
+    ) -> None:
+        """Draw the reference frames of a clip of ``n`` frames, and their columns."""
+        chosen = far_frames(n, first, min(first + self.length, n) - 1, self.margin, self.reference, rng)
+        window["reference_times_ns"][:] = grid_ns(chosen, self.rate)
+        window["reference_valid"][:] = True
+        for name in self._on_frames(clip.specs):
+            for place, frame in enumerate(chosen.tolist()):
+                window[REFERENCE + name][place] = clip.rows(name, self.rate, n, frame, frame + 1)[0]
+
     def _add_pictures(self, window: Mapping[str, np.ndarray], clip: ClipData, rng: np.random.Generator) -> None:
-        """Frames, resized, and the points on them in step."""
+        """Frames, resized, those of reference among them, and the points on them in step."""
         assert self.pictures is not None
-        pts, size = clip.native["pts"], self.pictures.size
-        inside, index, frames = window["valid"], window["frame_index"], window["frames"]
-        index[:] = nearest(pts, window["times_ns"])
-        index[~inside] = -1
-        different, place = np.unique(index[inside], return_inverse=True)
-        in_place = len(different) == self.length and not self.pictures.light
+        size, inside, frames = self.pictures.size, window["valid"], window["frames"]
+        wanted = self._index(window, clip)
+        different, place = np.unique(wanted, return_inverse=True)
+        in_place = len(different) == self.length and not (self.pictures.light or self.reference)
         shown = frames if in_place else np.empty((len(different), size, size, 3), np.uint8)
         for number, frame in enumerate(clip.frames(different.tolist())):
             if number == 0:
                 x, y, side = self.pictures.square(len(frame), rng)
-            _resize(frame[y : y + side, x : x + side], shown[number])
+            resize(frame[y : y + side, x : x + side], shown[number])
         if not in_place:
             shown = light(shown, self.pictures.light, rng) if self.pictures.light else shown
-            frames[inside], frames[~inside] = shown[place], 0
+            own = len(wanted) - self.reference
+            frames[inside], frames[~inside] = shown[place[:own]], 0
+            if self.reference:
+                window["reference"][:] = shown[place[own:]]
         scale = size / side
         # Coordinates are continuous and the first pixel spans 0..1, so that sizes and coordinates scale alike.
         to_part = np.array([[scale, 0, -x * scale], [0, scale, -y * scale]])
         to_picture = to_part @ np.vstack([clip.crop, [0, 0, 1]])
-        for name in set(ON_PICTURE) & set(self.columns):
-            window[name][...] = move_points(window[name], to_picture)
+        for name in window:
+            if name.removeprefix(REFERENCE) in ON_PICTURE:
+                window[name][...] = move_points(window[name], to_picture)
+
+    def _index(self, window: Mapping[str, np.ndarray], clip: ClipData) -> Int64[np.ndarray, " wanted"]:
+        """Which of the video's frames are shown: those of the window that lie in the clip, then those of reference."""
+        inside, index = window["valid"], window["frame_index"]
+        index[:] = nearest(clip.native["pts"], window["times_ns"])
+        index[~inside] = -1
+        if not self.reference:
+            return index[inside]
+        window["reference_index"][:] = nearest(clip.native["pts"], window["reference_times_ns"])
+        return np.concatenate([index[inside], window["reference_index"]])
 
 
 def _rows_from(values: np.ndarray, first: int, out: np.ndarray) -> None:
@@ -315,32 +353,10 @@ def _rows_from(values: np.ndarray, first: int, out: np.ndarray) -> None:
     out[low - first : high - first] = values[low:high]
 
 
-def move_points(values: np.ndarray, matrix: Float[np.ndarray, "2 3"]) -> np.ndarray:
-    """Boxes (n, 5) or points (n, points, 2 or 3) through a matrix that scales and shifts; z scales along."""
-    out = values.copy()
-    if values.ndim == 2:
-        corners = values[:, :4].reshape(-1, 2, 2) @ matrix[:, :2].T + matrix[:, 2]
-        out[:, :4] = corners.reshape(-1, 4)
-        return out
-    out[..., :2] = values[..., :2] @ matrix[:, :2].T + matrix[:, 2]
-    out[..., 2:] = values[..., 2:] * np.sqrt(np.linalg.det(matrix[:, :2]))
-    return out
-
-
-def nearest(clock_ns: Int64[np.ndarray, " frames"], times_ns: Int64[np.ndarray, " times"]) -> np.ndarray:
-    """Index of the frame nearest to each time; the earlier one of two."""
-    high = np.clip(np.searchsorted(clock_ns, times_ns), 1, max(len(clock_ns) - 1, 1))
-    high = np.minimum(high, len(clock_ns) - 1)
-    low = np.maximum(high - 1, 0)
-    index: np.ndarray = np.where(times_ns - clock_ns[low] <= clock_ns[high] - times_ns, low, high)
-    return index
-
-
-def _resize(picture: UInt8[np.ndarray, "side side 3"], out: UInt8[np.ndarray, "size size 3"]) -> None:
-    """Fill ``out`` with the picture."""
-    size = len(out)
-    if size == len(picture):
-        out[:] = picture
-        return
-    smaller = size < len(picture)
-    cv2.resize(picture, (size, size), dst=out, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+def _samples_from(clip: Cuttable, first: int, out: Float[np.ndarray, " samples"]) -> None:
+    """Fill ``out`` with a clip's samples from ``first`` on, in -1..1; zeros before its start and after its end."""
+    before = min(max(-first, 0), len(out))
+    part = clip.sound(first + before, len(out) - before)
+    out[:before] = 0
+    np.multiply(part, np.float32(1 / 32768), out=out[before : before + len(part)])
+    out[before + len(part) :] = 0

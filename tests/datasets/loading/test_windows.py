@@ -14,7 +14,8 @@ from talkface.clip import NS
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.build.job import build
 from talkface.datasets.loading.companions import Companions
-from talkface.datasets.loading.windows import Pictures, Windows, nearest
+from talkface.datasets.loading.pictures import Pictures, nearest
+from talkface.datasets.loading.windows import Windows
 from talkface.errors import ConfigError, DatasetError
 from talkface.store import Folder
 from tests.datasets.conftest import make_plan
