@@ -46,13 +46,13 @@ def rows_around(
 
 
 def window_rows(
-    values: Float[torch.Tensor, "rows *width"],
+    values: Float[torch.Tensor, "rows ..."],
     spec: ColumnSpec,
     start_ns: int,
     frames: int,
     fps: float,
     margin: float = 0.0,
-) -> Float[torch.Tensor, "count *width"]:
+) -> Float[torch.Tensor, "count ..."]:
     """The rows that `Windows` would cut of a whole sound for a window of ``frames`` that starts at ``start_ns``.
 
     ``margin`` is its ``sound_margin`` in seconds.
