@@ -20,12 +20,18 @@ class Noise(Strict):
     """The noise schedule and what the network predicts."""
 
     steps: int = Field(500, ge=2, description="T")
-    schedule: Literal["linear", "cosine"] = "linear"
-    beta_start: float = Field(1e-4, gt=0, lt=1, description="of the linear schedule")
-    beta_end: float = Field(0.02, gt=0, lt=1, description="of the linear schedule")
+    schedule: Literal["linear", "scaled_linear", "cosine"] = Field(
+        "linear", description="of the betas; scaled_linear: of their square roots, as Stable Diffusion has it"
+    )
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="of the linear schedules")
+    beta_end: float = Field(0.02, gt=0, lt=1, description="of the linear schedules")
     predict: Literal["epsilon", "v", "x0"] = "epsilon"
-    variance: Literal["fixed_large", "fixed_small"] = Field(
-        "fixed_large", description="of DDPM's reverse process: beta_t (Eq. 2) or the posterior's"
+    variance: Literal["fixed_large", "fixed_small", "learned_range"] = Field(
+        "fixed_large",
+        description="of DDPM's reverse process: beta_t (Eq. 2), the posterior's, or learned between the two",
+    )
+    spacing: Literal["trailing", "linspace", "leading"] = Field(
+        "trailing", description="of the steps of sampling over T (Lin 2024, Table 2); only trailing always begins at T"
     )
     zero_terminal_snr: bool = Field(False, description="rescale so that nothing of x0 is left at T (needs v or x0)")
     min_snr: float | None = Field(None, gt=0, description="weigh each sample by min(SNR, this); None: all alike")
@@ -37,21 +43,21 @@ class Noise(Strict):
         return self
 
 
-def make_scheduler(noise: Noise, sampler: Sampler = "ddpm") -> Any:
-    """diffusers' scheduler; ``x0`` is never clipped. Every sampler shares the one schedule."""
+def make_scheduler(noise: Noise, sampler: Sampler = "ddpm", *, clip: bool = False) -> Any:
+    """diffusers' scheduler. Every sampler shares the one schedule; ``clip`` holds x0 in -1..1 (not with dpm++)."""
     common = {
         "num_train_timesteps": noise.steps,
-        "beta_schedule": {"linear": "linear", "cosine": "squaredcos_cap_v2"}[noise.schedule],
+        "beta_schedule": {"cosine": "squaredcos_cap_v2"}.get(noise.schedule, noise.schedule),
         "beta_start": noise.beta_start,
         "beta_end": noise.beta_end,
         "prediction_type": {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}[noise.predict],
-        "timestep_spacing": "trailing",
+        "timestep_spacing": noise.spacing,
         "rescale_betas_zero_snr": noise.zero_terminal_snr,
     }
     if sampler == "ddpm":
-        return DDPMScheduler(**common, clip_sample=False, variance_type=noise.variance)
+        return DDPMScheduler(**common, clip_sample=clip, variance_type=noise.variance)
     if sampler == "ddim":
-        return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=True)
+        return DDIMScheduler(**common, clip_sample=clip, set_alpha_to_one=True)
     return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
 
 
@@ -132,13 +138,19 @@ def denoise(
     *,
     sampler: Sampler = "ddpm",
     steps: int | None = None,
+    clip: bool = False,
 ) -> Float[torch.Tensor, "batch ..."]:
-    """From noise ``start`` to x0 in ``steps`` steps (all T unless told); ``predict(x_t, t)`` with t (batch,)."""
-    scheduler = make_scheduler(noise, sampler)
+    """From noise ``start`` to x0 in ``steps`` steps (all T unless told); ``predict(x_t, t)`` with t (batch,).
+
+    With a learned variance ``predict`` gives twice the channels (axis 1); only ``ddpm`` makes use of the second half.
+    """
+    scheduler = make_scheduler(noise, sampler, clip=clip)
     scheduler.set_timesteps(noise.steps if steps is None else min(steps, noise.steps), device=start.device)
     x = start
     random = {} if sampler == "dpm++" else {"generator": rng}
     for t in scheduler.timesteps:
         predicted = predict(x, t.expand(len(x)).to(x.device)).float()
+        if noise.variance == "learned_range" and sampler != "ddpm":
+            predicted, _ = predicted.chunk(2, dim=1)
         x = scheduler.step(predicted, t, x, **random).prev_sample
     return x

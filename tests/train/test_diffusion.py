@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from talkface.errors import ConfigError, WeightsError
 from talkface.train.base import configure
@@ -77,6 +78,57 @@ def test_reverse_mean_and_variance(variance: str, t: int) -> None:
     assert found.var() == pytest.approx(spread, rel=0.03)
 
 
+@pytest.mark.parametrize(("said", "t"), [(-1.0, 250), (0.0, 499), (0.5, 40), (1.0, 250)])
+def test_a_learned_variance_lies_between_the_posteriors_and_beta(said: float, t: int) -> None:
+    """log variance = v log beta_t + (1 - v) log posterior, v from 0 to 1 (Nichol and Dhariwal 2021, Eq. 15)."""
+    scheduler = make_scheduler(Noise(variance="learned_range"))
+    scheduler.set_timesteps(500)
+    n, share = 50_000, (said + 1) / 2
+    beta, bar, before = (float(v) for v in (scheduler.betas[t], *scheduler.alphas_cumprod[[t, t - 1]]))
+    spread = math.exp(share * math.log(beta) + (1 - share) * math.log(beta * (1 - before) / (1 - bar)))
+    x, told = torch.full((n, 1), 0.3), torch.tensor([[-0.8, said]]).repeat(n, 1)
+    found = scheduler.step(told, t, x, generator=draw()).prev_sample.double()
+    assert found.var() == pytest.approx(spread, rel=0.03)
+    assert abs(found.mean() - (0.3 + beta / math.sqrt(1 - bar) * 0.8) / math.sqrt(1 - beta)) < 4 * math.sqrt(spread / n)
+
+
+STABLE_DIFFUSION = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+"""Of SD 1.5's scheduler."""
+
+
+def test_stable_diffusions_schedule_and_its_spacings() -> None:
+    """Roots of the betas on a line: 6.8 % of the signal is left at T, 4.0 % of a plain line with these ends."""
+    noise = Noise(steps=1000, schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    bar = make_scheduler(noise).alphas_cumprod
+    torch.testing.assert_close(bar, torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0))
+    assert bar[-1].sqrt() == pytest.approx(0.0683, abs=1e-4)
+    plain = make_scheduler(noise.model_copy(update={"schedule": "linear"})).alphas_cumprod
+    assert plain[-1].sqrt() == pytest.approx(0.0397, abs=1e-4)
+    # Lin 2024, Table 2, for ten steps: where each way begins and ends.
+    for spacing, ends in (("trailing", (999, 99)), ("linspace", (999, 0)), ("leading", (900, 0))):
+        theirs = DDIMScheduler(beta_schedule="scaled_linear", timestep_spacing=spacing, **STABLE_DIFFUSION)
+        ours = make_scheduler(noise.model_copy(update={"spacing": spacing}), "ddim")
+        for scheduler in (theirs, ours):
+            scheduler.set_timesteps(10)
+        assert torch.equal(ours.timesteps, theirs.timesteps) and torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
+        assert (int(ours.timesteps[0]), int(ours.timesteps[-1])) == ends
+
+
+def test_zero_terminal_snr_leaves_nothing_at_the_end_and_is_diffusers() -> None:
+    noise = Noise(steps=1000, schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, predict="v",
+                  zero_terminal_snr=True)  # fmt: skip
+    theirs = DDIMScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing", rescale_betas_zero_snr=True,
+                           prediction_type="v_prediction", **STABLE_DIFFUSION)  # fmt: skip
+    ours = make_scheduler(noise, "ddim")
+    for scheduler in (theirs, ours):
+        scheduler.set_timesteps(40)
+    assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod) and ours.alphas_cumprod[-1] == 0
+    assert ours.timesteps[:3].tolist() == [999, 974, 949] and ours.timesteps[-1] == 24
+    x, v = torch.randn(2, 4, generator=draw()), torch.randn(2, 4, generator=draw(1))
+    found = [scheduler.step(v, 999, x).prev_sample for scheduler in (theirs, ours)]
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_the_last_step_adds_no_noise() -> None:
     scheduler = make_scheduler(PAPER)
     scheduler.set_timesteps(500)
@@ -148,6 +200,9 @@ def test_what_is_masked_has_no_loss_and_no_gradient() -> None:
         ("ddim", 50, Noise(schedule="cosine", predict="v")),
         ("ddpm", None, Noise(predict="x0", variance="fixed_small")),
         ("ddim", 50, Noise(schedule="cosine", predict="v", zero_terminal_snr=True)),
+        ("ddpm", None, Noise(schedule="scaled_linear", variance="learned_range")),
+        ("ddim", 50, Noise(schedule="cosine", variance="learned_range", spacing="leading")),
+        ("dpm++", 25, Noise(schedule="cosine", variance="learned_range", spacing="linspace")),
     ],
 )
 def test_samplers_find_a_known_distribution(sampler: Sampler, steps: int | None, noise: Noise) -> None:
@@ -160,7 +215,8 @@ def test_samplers_find_a_known_distribution(sampler: Sampler, steps: int | None,
         variance = at * std**2 + (1 - at)
         epsilon = (1 - at).sqrt() * (x - at.sqrt() * mean) / variance
         x0 = mean + at.sqrt() * std**2 * (x - at.sqrt() * mean) / variance
-        return target(noise, bar, x0, epsilon, t)
+        said = target(noise, bar, x0, epsilon, t)
+        return torch.cat([said, torch.zeros_like(said)], dim=1) if noise.variance == "learned_range" else said
 
     made = denoise(perfect, noise, torch.randn(4000, 1, generator=draw()), draw(1), sampler=sampler, steps=steps)
     assert made.mean() == pytest.approx(mean, abs=0.06)

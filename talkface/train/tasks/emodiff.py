@@ -75,6 +75,8 @@ class EmoDiffConfig(TaskConfig):
             raise ValueError(
                 f"fade and velocity are of x0, but {self.noise.predict} is predicted: set noise.predict=x0"
             )
+        if self.noise.variance == "learned_range":
+            raise ValueError("the network says no variance: set noise.variance to fixed_large or fixed_small")
         return self
 
     @property
