@@ -131,8 +131,8 @@ def drawn(name: str, model, clips: list[Clip], options: argparse.Namespace) -> R
 def read(dataset, models: list) -> list[Clip]:
     """All clips at 25 frames a second, and their sound as the models hear it."""
     from talkface.clip import NS
-    from talkface.generate.motion import speech_from
-    from talkface.train.base import Speech
+    from talkface.generate.speech import speech_from
+    from talkface.train.protocols import Speech
     from talkface.weights import Models
 
     clips = []
@@ -163,14 +163,14 @@ def shapes(dataset, row: dict[str, Any]) -> np.ndarray:
 def generate(model, clips: list[Clip], options: argparse.Namespace, **how: Any) -> list:
     """Motion for each clip's sound in its own style."""
     from talkface.generate.motion import sample
-    from talkface.train.tasks.emodiff import Sampling
+    from talkface.train.tasks.emodiff import EmoDiffSampling
 
-    settings = Sampling(steps=options.emodiff_steps, **how)
+    settings = EmoDiffSampling(steps=options.emodiff_steps, **how)
     return [sample(model, c.speech, style_of([c]), settings, seed=i).motions[0] for i, c in enumerate(clips)]
 
 
 def style_of(clips: list[Clip]):
-    from talkface.train.base import Style
+    from talkface.train.protocols import Style
 
     arkit, head = (np.concatenate([getattr(c, n) for c in clips]) for n in ("arkit", "head"))
     seen = np.isfinite(arkit[:, :51]).all(1) & np.isfinite(head).all(1)
@@ -270,9 +270,9 @@ def emotions(runs: list[Run], clips: list[Clip], options: argparse.Namespace) ->
 
 def mean_face(model, sound: Clip, style, options: argparse.Namespace) -> np.ndarray:
     from talkface.generate.motion import sample
-    from talkface.train.tasks.emodiff import Sampling
+    from talkface.train.tasks.emodiff import EmoDiffSampling
 
-    drawn = sample(model, sound.speech, style, Sampling(steps=options.emodiff_steps), variants=2).motions
+    drawn = sample(model, sound.speech, style, EmoDiffSampling(steps=options.emodiff_steps), variants=2).motions
     return np.mean([m.arkit for m in drawn], axis=(0, 1))
 
 

@@ -274,16 +274,16 @@ def generated(emodiff: Any, lip: Any = None) -> Predict:
 def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
     """What is made for a clip's sound in its own style; the same draw each time."""
     from talkface.generate.motion import sample
-    from talkface.train.base import Speech
-    from talkface.train.tasks.emodiff import Sampling
+    from talkface.train.protocols import Speech
+    from talkface.train.tasks.emodiff import EmoDiffSampling
 
     speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
-    return sample(emodiff, speech, style_of(dataset, key), Sampling(steps=20), lip=lip).motions[0]
+    return sample(emodiff, speech, style_of(dataset, key), EmoDiffSampling(steps=20), lip=lip).motions[0]
 
 
 def style_of(dataset: Any, key: str) -> Any:
     """The clip's own frames with a face."""
-    from talkface.generate.motion import read_style
+    from talkface.generate.style import read_style
     from talkface.weights import Models as Files
 
     return read_style(key, Files(offline=True), data=dataset)
@@ -421,7 +421,7 @@ def moved_mouth(motion: Any) -> Any:
 
 def refined(dataset: Any, key: str, motion: Any, lip: Any) -> Any:
     """The motion with the mouth that a lip model makes for the clip's sound."""
-    from talkface.train.base import Speech
+    from talkface.train.protocols import Speech
     from talkface.vocab import ARKIT, MOUTH
 
     speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})

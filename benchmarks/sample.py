@@ -38,9 +38,10 @@ def measure(preset: str, sampler: str, steps: int, options: argparse.Namespace, 
 
     from talkface.annotate.mel import Annotator as Mel
     from talkface.datasets.format.schema import spec_dict
-    from talkface.train.base import Speech, Style, configure
+    from talkface.train.base import configure
     from talkface.train.diffusion import schedule_facts
-    from talkface.train.tasks.emodiff import Sampling, Task
+    from talkface.train.protocols import Speech, Style
+    from talkface.train.tasks.emodiff import EmoDiffSampling, Task
 
     torch.set_num_threads(options.sample_threads)
     config = configure("emodiff", preset, None, ["sound=mel"])
@@ -56,7 +57,9 @@ def measure(preset: str, sampler: str, steps: int, options: argparse.Namespace, 
     head = np.tile(np.eye(1, 7, dtype=np.float32), (8, 1))
     style, draw = Style(np.zeros((8, 52), np.float32), head), torch.Generator(device).manual_seed(0)
     started = time.perf_counter()
-    task.sample(net, speech, style, draw, Sampling(sampler=sampler, steps=steps), variants=options.sample_variants)
+    task.sample(
+        net, speech, style, draw, EmoDiffSampling(sampler=sampler, steps=steps), variants=options.sample_variants
+    )
     spent = time.perf_counter() - started
     on_gpu = device == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

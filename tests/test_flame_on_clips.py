@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build
 from talkface.datasets.open import open_dataset
@@ -18,6 +17,7 @@ from talkface.datasets.reader import Sample
 from talkface.flame import load_flame
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
+from talkface.make_dataset import plan_of
 from talkface.media import ClipFrames
 from talkface.nets.deca import face_square
 from talkface.render.sheet import draw_clip, to_crop, with_flame

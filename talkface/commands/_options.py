@@ -18,7 +18,7 @@ Inputs = Annotated[
 Out = Annotated[str, typer.Option("--out", "-o", help="Folder or fsspec url of the dataset.")]
 ModelsDir = Annotated[str | None, typer.Option("--models", help="Folder with model files, looked at first.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-NoNetwork = Annotated[bool, typer.Option("--offline", help="Taken as elsewhere: this never touches the network.")]
+NoNetwork = Annotated[bool, typer.Option("--offline", help="Accepted for consistency; this command is always offline.")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML with whatever changes the output.")]
 Layout = Annotated[str | None, typer.Option("--layout", help="auto, plain, mead, hdtf, ravdess, crema_d, vfhq, ...")]
 With = Annotated[str | None, typer.Option("--with", help="Annotators, separated by commas.")]
@@ -31,9 +31,13 @@ Licence = Annotated[
 ]
 Speaking = Annotated[bool, typer.Option("--speaking", help="Clips are only where their face speaks.")]
 Video = Annotated[bool, typer.Option("--video/--no-video", help="Write the face crops.")]
-Replace = Annotated[
-    bool, typer.Option(help="Let go of sources and packs that the same inputs and settings no longer give.")
+Replace = Annotated[bool, typer.Option(help="Rebuild from scratch; drop sources that are no longer in the input.")]
+SamplingChanges = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of sampling, name=value; may be repeated.")
 ]
+Checkpoint = Annotated[str, typer.Option(help="Checkpoint to use: best, last or a step.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Run on the CPU.")]
+Threads = Annotated[int, typer.Option(min=1, help="PyTorch threads on a CPU; more help large networks.")]
 Url = Annotated[str, typer.Argument(metavar="DATASET", help="Folder or fsspec url of a dataset.", show_default=False)]
 
 

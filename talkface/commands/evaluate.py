@@ -86,7 +86,7 @@ def _speaking(faces: "list[Face]", audio: str) -> "Face":
 
 def _expert(run: str, models: "Models") -> "SyncExpert":
     """The sync expert of a run. Raises WeightsError for what is missing or of another task."""
-    from talkface.generate.motion import speech_from
+    from talkface.generate.speech import speech_from
     from talkface.nets.lip import BlendshapeSyncNet
     from talkface.train.checkpoint import load
     from talkface.train.tasks.sync_expert import Expert, Task

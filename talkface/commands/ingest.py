@@ -28,7 +28,6 @@ from talkface.commands._options import (
 from talkface.config import Ingest
 
 if TYPE_CHECKING:
-    from talkface.datasets.build.packs import Plan
     from talkface.datasets.format.schema import DatasetInfo
     from talkface.ingest.job import IngestResult
     from talkface.ingest.scan import ScanResult
@@ -125,6 +124,7 @@ def _ingest_and_build(
     from talkface.datasets.build.job import build
     from talkface.datasets.build.packs import DamagedPack
     from talkface.ingest import job
+    from talkface.make_dataset import plan_of
     from talkface.store import PACKS
 
     redone = set[str]()
@@ -144,19 +144,3 @@ def _ingest_and_build(
             typer.echo(f"{damage}", err=True)
             redone.add(damage.pack)
             folder.remove(f"{PACKS}/{damage.pack}.json")
-
-
-def plan_of(result: "IngestResult", settings: Ingest) -> "Plan":
-    """What to build a dataset of after an ingest."""
-    from talkface.datasets.build.packs import PackUse, Plan
-
-    return Plan(
-        sources=result.sources,
-        packs=[PackUse(name=u.name, source=u.source.name, prefix=f"{u.key}-") for u in result.units],
-        rejects=result.rejects,
-        columns=result.columns,
-        scores=result.scores,
-        info=result.info,
-        has_video=settings.pack.keep_video,
-        build=settings.build,
-    )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,39 +107,18 @@ def _beside(what: str | None, data: str | None, store: "Models") -> Iterator["tu
     a folder that goes away again. Raises ConfigError for what is neither, SourceError where no face is found.
     """
     from talkface.errors import ConfigError
+    from talkface.generate.extract import ingested, longest
 
     if what is None:
         yield None
     elif data is not None and what in (dataset := _dataset(data)):
         yield dataset, what
     elif Path(what).is_file():
-        with TemporaryDirectory() as folder:
-            yield _extracted(what, folder, store)
+        with ingested(what, store) as dataset:
+            yield dataset, longest(dataset)
     else:
         known = "" if data is None else f", nor a clip of {data}"
         raise ConfigError(f"--side-by-side {what}: no such file{known}. A clip's key needs --data DATASET.")
-
-
-def _extracted(video: str, folder: str, store: "Models") -> "tuple[Dataset, str]":
-    """The longest clip of a video, by an ingest of it alone."""
-    from talkface.commands.ingest import plan_of
-    from talkface.config import Cut, Ingest, Pack
-    from talkface.datasets.build.job import build
-    from talkface.datasets.reader import Dataset
-    from talkface.errors import SourceError
-    from talkface.ingest import job
-    from talkface.ingest.scan import scan
-    from talkface.store import Folder
-
-    pack = Pack(annotators=("box", "landmarks", "arkit", "head"), cut=Cut(min_seconds=0.2))
-    settings = Ingest(pack=pack)
-    result = job.ingest(scan([video]), Folder(folder), settings, store, workers=0)
-    build(Folder(folder), plan_of(result, settings))
-    dataset = Dataset(folder)
-    if len(dataset) == 0:
-        why = result.rejects[0]["reason"] if result.rejects else "no face found"
-        raise SourceError(f"{video}: no clip with a face in it ({why}) to show beside the motion.", "no_face")
-    return dataset, max(dataset.keys(), key=dataset.duration_ns)
 
 
 def _source(dataset: "Dataset", key: str) -> "Source":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import INTERRUPTED, worker_count
+from talkface.commands._options import INTERRUPTED, Cpu, worker_count
 
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
@@ -29,7 +29,7 @@ def command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     hold_out: HoldOut = "val",
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=0, help="Processes that read data.")] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
+    cpu: Cpu = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of PyTorch (default: 1 for tiny, else cores left).")
     ] = None,

@@ -109,6 +109,17 @@ def make_annotators(pack: Pack) -> tuple[Annotator, ...]:
     return tuple(made)
 
 
+def face_rows(
+    annotators: Sequence[Annotator], pixels: np.ndarray, pts_ns: int, face: Face, n_faces: int
+) -> dict[str, np.ndarray]:
+    """What the annotators that see frames say of one face in a frame: a row of each of their columns."""
+    rows: dict[str, np.ndarray] = {}
+    for annotator in annotators:
+        if hasattr(annotator, "frame"):
+            rows |= annotator.frame(FaceView(pixels, pts_ns, face.box, face.mesh, face.shapes, rows, n_faces))
+    return rows
+
+
 def settings_fingerprint(pack: Pack, models: Models) -> str:
     """What a pack depends on besides its source: configuration, code versions, weights."""
     annotators, leave_out = make_annotators(pack), pack.how_to_leave_out
@@ -263,7 +274,8 @@ class _UnitWork:
                     new_shot = shots.push(frame.rgb, frame.pts_ns)
                 faces = tracker.push(frame.rgb, frame.pts_ns, new_shot)
                 with self.clock("annotate"):
-                    rows = [self._rows(frame, face, len(faces)) for face in faces]
+                    seen = (frame.rgb, frame.pts_ns)
+                    rows = [face_rows(self.tools.annotators, *seen, face, len(faces)) for face in faces]
                 with self.clock("crop"):
                     closed = cutter.push(frame, faces, rows, new_shot)
                 yield from closed
@@ -316,14 +328,6 @@ class _UnitWork:
                 return
             self.frames += 1
             yield frame
-
-    def _rows(self, frame: Frame, face: Face, n_faces: int) -> Rows:
-        rows: dict[str, np.ndarray] = {}
-        for annotator in self.tools.annotators:
-            if hasattr(annotator, "frame"):
-                view = FaceView(frame.rgb, frame.pts_ns, face.box, face.mesh, face.shapes, rows, n_faces)
-                rows |= annotator.frame(view)
-        return rows
 
     def _sample(self, cut: CutClip, sound: Sound) -> tuple[dict[str, Any], dict[str, bytes]]:
         part, clip = sound.between(cut.start_ns, cut.end_ns), self._clip(cut)

@@ -16,6 +16,7 @@ from talkface.media.mux import with_sound
 from talkface.media.picture import Frame, VideoReader
 from talkface.media.sound import Sound, read_sound
 from talkface.media.start import PictureStart, picture_start
+from talkface.media.still import read_picture
 from talkface.media.writer import VideoWriter
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "picture_start",
     "plain_errors",
     "probe",
+    "read_picture",
     "read_sound",
     "with_sound",
 ]

@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from fractions import Fraction
 from types import TracebackType
@@ -15,12 +17,16 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from jaxtyping import Int16, UInt8
 
-from talkface.clip import NS
+from talkface.clip import NS, ns_to_samples
 from talkface.media.flac import sound_frame
 from talkface.vocab import SAMPLE_RATE
 
 TICKS = 1_000_000
 """Timestamps in our mp4 files are whole microseconds."""
+
+IN_MEMORY = 16 << 20
+"""Bytes of a file that are kept in memory while it is written; a longer one goes to a temporary file."""
+COPIED = 1 << 20
 
 _DEFAULT_NS = NS // 25
 _AAC_BITS = 96_000
@@ -64,13 +70,15 @@ class VideoWriter:
         self._file = file
         self._size = (height, width)
         self._keyframe_ns = round(keyframe_seconds * NS)
-        self._buffer = io.BytesIO()
+        # Muxed here first: the index goes to the front when all is known. A long video is on disk, not in memory.
+        self._buffer = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (lives as long as the writer)
         self._container = av.open(
             self._buffer, "w", format="mp4", container_options=_MUXER, io_open=lambda *_: _Reader(self._buffer)
         )
         self._container.metadata.update(tags or {})
         self._stream = self._add_picture(crf, preset)
         self._sound = sound
+        self._heard = 0
         self._sound_stream = self._add_sound() if sound is not None else None
         self._last_ns: int | None = None
         self._last_step = _DEFAULT_NS // 1000
@@ -99,6 +107,7 @@ class VideoWriter:
             frame.pict_type = PictureType.I
             self._last_key_ns = pts_ns
         self._last_ns = pts_ns
+        self._write_sound(until=ns_to_samples(pts_ns))
         self._mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -108,11 +117,13 @@ class VideoWriter:
             self._send(self._waiting, self._last_step)
         self._write_sound()
         self._container.close()
+        self._buffer.seek(0)
         if isinstance(self._file, str | os.PathLike):
             with open(self._file, "wb") as file:  # noqa: PTH123  one call for str and PathLike
-                file.write(self._buffer.getbuffer())
+                shutil.copyfileobj(self._buffer, file, COPIED)
         else:
-            self._file.write(self._buffer.getbuffer())
+            shutil.copyfileobj(self._buffer, self._file, COPIED)
+        self._buffer.close()
 
     def _add_picture(self, crf: float, preset: str) -> Any:
         options = {"crf": str(crf), "preset": preset, "x264-params": _X264, "forced-idr": "1"}
@@ -144,13 +155,18 @@ class VideoWriter:
         packet.duration = duration
         self._container.mux(packet)
 
-    def _write_sound(self) -> None:
+    def _write_sound(self, until: int | None = None) -> None:
+        """Add the sound up to a sample, or all that is left: in the file it lies beside the pictures of its time."""
         if self._sound is None or self._sound_stream is None:
             return
         size = self._sound_stream.codec_context.frame_size or 1024
-        for low in range(0, len(self._sound), size):
-            self._container.mux(self._sound_stream.encode(sound_frame(self._sound[low : low + size], low)))
-        self._container.mux(self._sound_stream.encode(None))
+        end = len(self._sound) if until is None else min(until, len(self._sound))
+        while self._heard + (size if until is not None else 0) <= end and self._heard < len(self._sound):
+            part = self._sound[self._heard : self._heard + size]
+            self._container.mux(self._sound_stream.encode(sound_frame(part, self._heard)))
+            self._heard += len(part)
+        if until is None:
+            self._container.mux(self._sound_stream.encode(None))
 
 
 def ticks_of(pts_ns: int) -> int:
@@ -159,22 +175,29 @@ def ticks_of(pts_ns: int) -> int:
 
 
 class _Reader(io.RawIOBase):
-    """What has been written to a buffer, read at a position of its own: the muxer moves the index to the front."""
+    """What has been written to a file, read at a position of its own: the muxer moves the index to the front."""
 
-    def __init__(self, buffer: io.BytesIO) -> None:
-        self._buffer = buffer
+    def __init__(self, file: tempfile.SpooledTemporaryFile[bytes]) -> None:
+        self._file = file
         self._at = 0
 
     def read(self, size: int = -1) -> bytes:
-        with self._buffer.getbuffer() as view:
-            data = bytes(view[self._at : self._at + size] if size >= 0 else view[self._at :])
+        writing_at = self._file.tell()
+        self._file.seek(self._at)
+        data = self._file.read(size)
+        self._file.seek(writing_at)
         self._at += len(data)
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._at, len(self._buffer.getbuffer()))[whence]
-        self._at = base + offset
+        self._at = offset + (0, self._at, self._length() if whence == 2 else 0)[whence]
         return self._at
+
+    def _length(self) -> int:
+        writing_at = self._file.tell()
+        length = self._file.seek(0, os.SEEK_END)
+        self._file.seek(writing_at)
+        return length
 
     def tell(self) -> int:
         return self._at

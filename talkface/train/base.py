@@ -4,7 +4,6 @@ A new trainer is one new file: ``train/tasks/gaze.py`` with a class ``Task`` mak
 whose name starts with an underscore are helpers and are not discovered.
 """
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int16, UInt8
+from jaxtyping import UInt8
 from pydantic import Field
 
 from talkface import discover
@@ -22,8 +21,6 @@ from talkface.datasets.loading.loader import Batch
 from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
-from talkface.motion import Motion
-from talkface.vocab import SAMPLE_RATE
 
 Facts = dict[str, Any]
 """What a task learned from the data before training, as plain JSON: channel names, units, normalisation, schedule."""
@@ -135,7 +132,7 @@ class Task(Protocol):
     ``evaluate`` sees held-out batches and returns numbers to log, ``loss`` among them: the smallest is the best
     checkpoint. ``picture`` draws what the model does now.
 
-    A task that makes motion is a `Generator` as well, one that betters motion a `Refiner`.
+    What a task can make once it is trained is in `protocols`: motion, video, a transfer of motion.
     """
 
     version: ClassVar[int]
@@ -158,49 +155,6 @@ class Task(Protocol):
     def picture(
         self, model: torch.nn.Module, batch: Batch, rng: torch.Generator
     ) -> UInt8[np.ndarray, "height width 3"]: ...
-
-
-@dataclass(frozen=True)
-class Style:
-    """Frames that show how to look: ``arkit`` and ``head`` (quaternion and translation) of frames with a face."""
-
-    arkit: Float32[np.ndarray, "some 52"]
-    head: Float32[np.ndarray, "some 7"]
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Sound to speak to: 16 kHz samples, and columns by name on their own clocks, which go on with silence after its
-    end."""
-
-    samples: Int16[np.ndarray, " samples"]
-    columns: Mapping[str, np.ndarray]
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / SAMPLE_RATE
-
-    def frames(self, fps: float) -> int:
-        """How many frames it lasts, one at least."""
-        return max(math.ceil(self.seconds * fps - 1e-6), 1)
-
-
-class Generator(Task, Protocol):
-    """A task that makes motion. ``how`` is the task's own settings of sampling, one motion a variant comes back.
-
-    The facts of a task that listens have ``sound``, as `features.SoundFacts` writes them.
-    """
-
-    def sample(
-        self, net: torch.nn.Module, speech: Speech, style: Style, rng: torch.Generator, how: Any, *, variants: int = 1
-    ) -> list[Motion]: ...
-
-
-class Refiner(Task, Protocol):
-    """A task that betters motion: it changes the channels it owns and nothing else."""
-
-    def refine(self, net: torch.nn.Module, motion: Motion, speech: Speech, style: Style) -> Motion: ...
 
 
 def task_names() -> tuple[str, ...]:
@@ -227,12 +181,17 @@ def configure(
     values = task.presets[preset].model_dump()
     if toml is not None:
         _merge(values, _read_toml(toml))
+    return parse(task.Config, with_changes(values, changes), where=f"{name}, preset {preset}")
+
+
+def with_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """``values`` with ``a.b=value`` ones put over them. Raises ConfigError for one without ``=``."""
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:
             raise ConfigError(f"--set {change}: expected a.b=value")
         _merge(values, _nested(path.strip().split("."), _value(text.strip())))
-    return parse(task.Config, values, where=f"{name}, preset {preset}")
+    return values
 
 
 def _read_toml(path: str | Path) -> dict[str, Any]:

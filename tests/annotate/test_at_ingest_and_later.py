@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from talkface.annotate._transformers import n_rows
-from talkface.commands.ingest import plan_of
 from talkface.config import Build, Ingest, Pack, Video
 from talkface.datasets import Dataset, open_dataset
 from talkface.datasets.build.job import build
@@ -27,6 +26,7 @@ from talkface.datasets.verify.dataset import verify
 from talkface.errors import ConfigError, DatasetError, WeightsError
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
+from talkface.make_dataset import plan_of
 from talkface.media import decode_flac, encode_flac
 from talkface.render.synthetic import PEOPLE, make_clip
 from talkface.store import Folder

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build
 from talkface.datasets.open import open_dataset
@@ -19,6 +18,7 @@ from talkface.datasets.sidecars.job import annotate_dataset
 from talkface.datasets.verify.dataset import verify
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
+from talkface.make_dataset import plan_of
 from talkface.media import VideoReader, VideoWriter, read_sound
 from talkface.store import Folder
 from talkface.weights import Models

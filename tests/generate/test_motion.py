@@ -15,12 +15,13 @@ from talkface.datasets.export import motion_of
 from talkface.datasets.open import open_dataset
 from talkface.datasets.selection import mark
 from talkface.errors import ConfigError, SourceError
-from talkface.generate.motion import read_speech, read_style
 from talkface.generate.motion import sample as draw
+from talkface.generate.speech import read_speech
+from talkface.generate.style import read_style
 from talkface.motion import Motion
 from talkface.render.synthetic import two_people
 from talkface.train import checkpoint
-from talkface.train.tasks.emodiff import Sampling
+from talkface.train.tasks.emodiff import EmoDiffSampling
 from talkface.vocab import ARKIT, MOUTH
 from talkface.weights import Models
 from tests.conftest import Toolkit
@@ -63,7 +64,7 @@ def sample(trained: Path, talkers: str, tmp_path: Path, toolkit: Toolkit) -> Run
     """Run the command; gives its output file and what it said."""
 
     def run(*options: object, name: str = "motion.npz", code: int = 0) -> tuple[Path, str]:
-        given = ["--run", trained, "--data", talkers, "--out", tmp_path / name, "--steps", "2", "--offline"]
+        given = ["--run", trained, "--data", talkers, "--out", tmp_path / name, "--set", "steps=2", "--offline"]
         result = toolkit("sample", *map(str, given), *map(str, options), code=code)
         return tmp_path / name, result.stdout if code == 0 else result.stderr
 
@@ -95,7 +96,7 @@ def test_any_sound_with_a_mouth_of_its_own(
     model, lip, store = checkpoint.load(trained), checkpoint.load(refiner), Models(offline=True)
     sound = write_sound(tmp_path / "a.wav", seconds, rate, channels, loud)
     speech = read_speech(str(sound), [model, lip], store)
-    style, how = read_style("p1-happy-3", store, data=open_dataset(talkers)), Sampling(steps=2)
+    style, how = read_style("p1-happy-3", store, data=open_dataset(talkers)), EmoDiffSampling(steps=2)
     rough, refined = (draw(model, speech, style, how, lip=with_).motions[0] for with_ in (None, lip))
     assert len(refined) == np.ceil(seconds * 25)
     assert np.isfinite(refined.arkit[:, :51]).all() and np.isfinite(refined.head[:, :4]).all()
@@ -213,7 +214,7 @@ def test_styles_that_there_are_not(talkers: str, style: str | None, label: dict[
 
 def test_what_cannot_be_is_one_line(sample: Run, tmp_path: Path) -> None:
     sound = write_sound(tmp_path / "a.wav", 1)
-    _, said = sample("--audio", sound, "--style", "p0-happy-1", "--scheduler", "euler", code=2)
+    _, said = sample("--audio", sound, "--style", "p0-happy-1", "--set", "sampler=euler", code=2)
     assert "sampler" in said and said.startswith("ConfigError: ") and said.count("\n") == 1
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from talkface.commands.ingest import plan_of
 from talkface.config import Ingest, Pack, Video
 from talkface.datasets.build.job import build, rebuild
 from talkface.datasets.open import open_dataset
@@ -14,6 +13,7 @@ from talkface.datasets.sidecars.job import annotate_dataset
 from talkface.datasets.split import Splitting, write_splitting
 from talkface.ingest.job import ingest
 from talkface.ingest.scan import scan
+from talkface.make_dataset import plan_of
 from talkface.metrics.base import Comparison
 from talkface.metrics.evaluate import evaluate
 from talkface.metrics.faces import pair_up, read_faces

@@ -14,14 +14,15 @@ from talkface.errors import ConfigError
 from talkface.motion import Motion
 from talkface.nets.emodiff import Denoiser, Fade, alignment, condition_rows
 from talkface.train import checkpoint
-from talkface.train.base import Speech, Style, TaskConfig, configure
+from talkface.train.base import TaskConfig, configure
 from talkface.train.checkpoint import Model
 from talkface.train.data import split, training_loader
 from talkface.train.diffusion import schedule_facts
 from talkface.train.loop import train
+from talkface.train.protocols import Speech, Style
 from talkface.train.tasks.emodiff import (
     EmoDiffConfig,
-    Sampling,
+    EmoDiffSampling,
     Task,
     condition_matrix,
     draw_frames,
@@ -121,7 +122,7 @@ def test_long_sampling_goes_on_where_a_window_ended(task: Task, frames: int) -> 
     starts = window_starts(frames, 32)
     sound = [torch.zeros(1, 32, task.sound.width)] * len(starts)
     style = torch.zeros(5, len(task.state))
-    how = Sampling(sampler="ddim", steps=4, guidance=0)
+    how = EmoDiffSampling(sampler="ddim", steps=4, guidance=0)
     made = task.long(echo, sound, style, frames, draw(), how, variants=2)
     assert made.shape == (2, frames, len(task.state))
     expected = torch.arange(frames, dtype=torch.float32)[None, :, None].expand_as(made)
@@ -131,7 +132,7 @@ def test_long_sampling_goes_on_where_a_window_ended(task: Task, frames: int) -> 
 def test_without_feedback_windows_start_from_the_style(task: Task) -> None:
     echo = Echo(task.bar)
     sound = [torch.zeros(1, 32, task.sound.width)] * 2
-    how = Sampling(sampler="ddim", steps=4, guidance=0, feedback=False)
+    how = EmoDiffSampling(sampler="ddim", steps=4, guidance=0, feedback=False)
     made = task.long(echo, sound, torch.zeros(5, len(task.state)), 63, draw(), how)
     assert made[0, 31, 0] == pytest.approx(31, abs=0.1)
     assert made[0, 32, 0] == pytest.approx(1, abs=0.1)
@@ -141,7 +142,7 @@ def test_every_window_has_style_frames_of_its_own(task: Task) -> None:
     echo = Echo(task.bar)
     style = torch.arange(100.0)[:, None].expand(-1, len(task.state))
     sound = [torch.zeros(1, 32, task.sound.width)] * 3
-    task.long(echo, sound, style, 90, draw(), Sampling(sampler="ddim", steps=1, guidance=0))
+    task.long(echo, sound, style, 90, draw(), EmoDiffSampling(sampler="ddim", steps=1, guidance=0))
     rows = torch.stack([c[0, [15, 16, 17], 0] for c in echo.seen])
     assert len({tuple(r.tolist()) for r in rows}) == 3
     assert all(len(set(r.tolist())) == 3 for r in rows), "three different frames"
@@ -196,7 +197,7 @@ def test_guidance_zero_is_the_conditional_alone(task: Task, batch: Batch) -> Non
     net = net_of(task)
     _, _, (condition, sound) = task.prepare(batch, draw())
     zero, small, none = (
-        task.draw_windows(net, condition, sound, draw(3), Sampling(steps=5, guidance=w)) for w in (0, 1e-6, -1)
+        task.draw_windows(net, condition, sound, draw(3), EmoDiffSampling(steps=5, guidance=w)) for w in (0, 1e-6, -1)
     )
     torch.testing.assert_close(zero, small, atol=1e-3, rtol=1e-3)
     assert (zero - none).abs().max() > 1e-2
@@ -207,7 +208,7 @@ def test_guidance_leaves_the_initial_frame(task: Task, batch: Batch) -> None:
     config = emodiff()
     fading = Task(config, task.facts | {"noise": schedule_facts(config.noise)})
     _, _, (condition, sound) = fading.prepare(batch, draw())
-    made = fading.draw_windows(net_of(fading), condition, sound, draw(), Sampling(steps=5, guidance=5))
+    made = fading.draw_windows(net_of(fading), condition, sound, draw(), EmoDiffSampling(steps=5, guidance=5))
     there = condition[:, 0, -1] > 0
     torch.testing.assert_close(made[there, 0], condition[there, 0, :-1], atol=1e-4, rtol=1e-4)
     assert there.any() and (made[there, 20] - condition[there, 0, :-1]).abs().max() > 0.1
@@ -317,7 +318,7 @@ def style_of(talkers: str) -> Style:
 
 @pytest.mark.parametrize("seconds", [0.01, 1.24, 1.28, 1.32, 2.0, 5.0])
 def test_motion_for_any_length(task: Task, talkers: str, seconds: float) -> None:
-    how = Sampling(steps=3)
+    how = EmoDiffSampling(steps=3)
     motions = task.sample(net_of(task), speech_of_noise(task, seconds), style_of(talkers), draw(), how, variants=2)
     assert [len(m) for m in motions] == [max(1, int(np.ceil(seconds * 25 - 1e-6)))] * 2
     for motion in motions:
@@ -330,7 +331,7 @@ def test_motion_for_any_length(task: Task, talkers: str, seconds: float) -> None
 @pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 20), ("ddim", 5), ("dpm++", 5)])
 def test_the_same_seed_gives_the_same_motion(task: Task, talkers: str, sampler: str, steps: int) -> None:
     net, speech, style = net_of(task), speech_of_noise(task, 2), style_of(talkers)
-    how = Sampling(sampler=sampler, steps=steps)  # type: ignore[arg-type]
+    how = EmoDiffSampling(sampler=sampler, steps=steps)  # type: ignore[arg-type]
     one, two, other = (task.sample(net, speech, style, draw(s), how)[0] for s in (1, 1, 2))
     np.testing.assert_array_equal(one.arkit, two.arkit)
     assert np.nanmax(np.abs(one.arkit - other.arkit)) > 0.01
@@ -359,7 +360,7 @@ def motion_in_the_style_of(learned: tuple[Model, Dataset], key: str, **how: floa
     mel = np.concatenate([columns["mel"], columns["mel"][-1:].repeat(320, 0)])
     speech = Speech(np.zeros(90 * 640, np.int16), {"mel": mel})
     assert isinstance(model.task, Task)
-    motions = model.task.sample(model.net, speech, style, draw(), Sampling(steps=20, **how))  # type: ignore[arg-type]
+    motions = model.task.sample(model.net, speech, style, draw(), EmoDiffSampling(steps=20, **how))  # type: ignore[arg-type]
     return motions[0], columns["arkit"]
 
 

@@ -16,10 +16,11 @@ from talkface.motion import Motion, steady_pts
 from talkface.nets.cca import RegressedShapes
 from talkface.nets.lip import AudioToShapes, LipNet, RowEncoder
 from talkface.train import checkpoint
-from talkface.train.base import Speech, Style, configure
+from talkface.train.base import configure
 from talkface.train.data import split, training_loader
 from talkface.train.inputs.mouth import CHUNK, average_windows, every_window, mouth_of, sound_of
 from talkface.train.loop import train
+from talkface.train.protocols import Speech, Style
 from talkface.train.tasks.lip import LipConfig, Task
 from talkface.vocab import ARKIT, MOUTH
 from tests.train.making import make

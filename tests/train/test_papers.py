@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from talkface.datasets.reader import Dataset
-from talkface.generate.motion import read_style
+from talkface.generate.style import read_style
 from talkface.motion import Motion, steady_pts
 from talkface.train import checkpoint
-from talkface.train.base import Speech, Style, TaskConfig, configure
+from talkface.train.base import TaskConfig, configure
 from talkface.train.checkpoint import Model
 from talkface.train.data import split
 from talkface.train.inputs.audio_features import SILENCE_AFTER
 from talkface.train.loop import train
-from talkface.train.tasks.emodiff import Sampling
+from talkface.train.protocols import Speech, Style
+from talkface.train.tasks.emodiff import EmoDiffSampling
 from talkface.train.tasks.emodiff import Task as EmoDiff
 from talkface.train.tasks.lip import Task as Lip
 from talkface.vocab import ARKIT, MOUTH
@@ -62,7 +63,7 @@ def test_emodiff_listens_to(listeners: Dataset, tmp_path: Path, column: str) -> 
     model = trained(listeners, tmp_path, "emodiff", f"sound={column}")
     assert isinstance(model.task, EmoDiff)
     assert model.task.sound.width == {"w2v": 768, "ctc": 3 * 29}[column] + 1
-    style, how = style_of(listeners, "p0-neutral-0"), Sampling(steps=3)
+    style, how = style_of(listeners, "p0-neutral-0"), EmoDiffSampling(steps=3)
     made = [
         model.task.sample(model.net, speech_of(listeners, key, column), style, torch.Generator().manual_seed(0), how)[0]
         for key in ("p0-neutral-0", "p2-happy-5")

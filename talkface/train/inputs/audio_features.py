@@ -14,8 +14,9 @@ from talkface.datasets.format.schema import column_from, spec_dict
 from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
-from talkface.train.base import Facts, Speech
+from talkface.train.base import Facts
 from talkface.train.inputs.audio_rows import own_level, rows_around, window_rows
+from talkface.train.protocols import Speech
 from talkface.vocab import SAMPLE_RATE
 from talkface.weights import Models
 

@@ -19,7 +19,7 @@ from talkface.datasets.reader import Dataset
 from talkface.motion import Motion, steady_pts
 from talkface.nets.emodiff import Denoiser, condition_rows, held_share
 from talkface.render.overlay import curves
-from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
+from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.diffusion import (
     Noise,
     Sampler,
@@ -36,6 +36,7 @@ from talkface.train.diffusion import (
 from talkface.train.inputs.audio_features import SoundFacts
 from talkface.train.inputs.motion_vector import ROTATION, TRANSLATION, UNMOVED, MotionVector
 from talkface.train.meters import Means
+from talkface.train.protocols import Speech, Style
 from talkface.vocab import ARKIT
 
 DRAWN: Final = ("jawOpen", "mouthSmileLeft", "browInnerUp", "eyeBlinkLeft", "yaw", "pitch")
@@ -98,8 +99,8 @@ class EmoDiffConfig(TaskConfig):
         return (*shapes, *ROTATION, *(TRANSLATION if self.translation else ()))
 
 
-class Sampling(Strict):
-    """How motion is drawn from a model."""
+class EmoDiffSampling(Strict):
+    """How motion is drawn from a model; `--set` of `toolkit sample` changes it."""
 
     sampler: Sampler = "ddim"
     steps: int | None = Field(50, ge=1, description="denoising steps; None: all that it was trained with")
@@ -128,6 +129,7 @@ class Task:
 
     version: ClassVar = 1
     Config = EmoDiffConfig
+    Sampling = EmoDiffSampling
     presets: ClassVar[Mapping[str, TaskConfig]] = {
         "tiny": EmoDiffConfig(
             training=TINY,
@@ -219,7 +221,7 @@ class Task:
     def picture(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Real windows (left) and generated ones for the same sound and style (right)."""
         x0, mask, (condition, sound) = self.prepare(batch, rng)
-        made = self.draw_windows(model, condition[:4], sound[:4], rng, Sampling(steps=25))
+        made = self.draw_windows(model, condition[:4], sound[:4], rng, EmoDiffSampling(steps=25))
         real = torch.where(mask, x0, torch.nan)[:4]
         rows = []
         for one, other in zip(real.cpu().numpy(), made.cpu().numpy(), strict=True):
@@ -237,7 +239,7 @@ class Task:
         condition: Float[torch.Tensor, "batch frames flagged"],
         sound: Float[torch.Tensor, "batch frames width"],
         rng: torch.Generator,
-        how: Sampling,
+        how: EmoDiffSampling,
     ) -> Float[torch.Tensor, "batch frames state"]:
         """Draw a window for each condition, guided by Eq. 5."""
         n = len(condition)
@@ -263,7 +265,7 @@ class Task:
         style: Float[torch.Tensor, "some state"],
         frames: int,
         rng: torch.Generator,
-        how: Sampling,
+        how: EmoDiffSampling,
         *,
         variants: int = 1,
     ) -> Float[torch.Tensor, "variants frames state"]:
@@ -283,7 +285,7 @@ class Task:
         return torch.cat(parts, dim=1)[:, :frames]
 
     def sample(
-        self, net: torch.nn.Module, speech: Speech, style: Style, rng: torch.Generator, how: Sampling, *,
+        self, net: torch.nn.Module, speech: Speech, style: Style, rng: torch.Generator, how: EmoDiffSampling, *,
         variants: int = 1,
     ) -> list[Motion]:  # fmt: skip
         """Motion for a sound of any length, in the style of some frames; variants are drawn together."""

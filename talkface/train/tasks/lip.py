@@ -28,7 +28,7 @@ from talkface.nets.cca import CcaSync, RegressedShapes
 from talkface.nets.lip import AudioToShapes, BlendshapeSyncNet, LipNet
 from talkface.render.overlay import curves
 from talkface.train import checkpoint
-from talkface.train.base import Facts, Speech, Step, Style, TaskConfig, Training
+from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.inputs.audio_features import SoundFacts
 from talkface.train.inputs.cca import lateness, ridge_facts
 from talkface.train.inputs.mouth import (
@@ -44,6 +44,7 @@ from talkface.train.inputs.mouth import (
     sound_of,
 )
 from talkface.train.meters import Means
+from talkface.train.protocols import Speech, Style
 from talkface.train.tasks.emodiff import draw_frames
 from talkface.train.tasks.sync_expert import GOOD_AUC
 from talkface.train.tasks.sync_expert import Task as SyncTask

@@ -1,0 +1,1 @@
+"""What `import talkface` offers, one file a function; the commands are thin over these."""
