@@ -11,7 +11,7 @@ import numpy as np
 
 from talkface.annotate.base import ClipView
 from talkface.annotate.landmarks import FaceMesh
-from talkface.clip import Clip, FrameTable, Source, Timeline
+from talkface.clip import Clip, FrameTable, Probe, Source, Timeline
 from talkface.config import Build, Cut, Ingest, Pack
 from talkface.datasets.build.job import build
 from talkface.datasets.reader import Dataset
@@ -74,9 +74,12 @@ def read_portrait(path: str, models: Models) -> Portrait:
     spool = Spools().open(region.kept)
     spool.write(region.take(pixels))
     picture = next(iter(Crops(spool, 1, square, pack.video.size)))
+    height, width = pixels.shape[:2]
+    probe = Probe(container="picture", duration=0.0, width=width, height=height)
+    source = Source(uri=path, name=path, sha256="", size=0, layout="plain", probe=probe)
     clip = Clip(
-        key="portrait", source=Source(uri=path, name=path, sha256="", size=0, layout="plain"), start_ns=0,
-        end_ns=1, track=0, shot=0, crop=region.matrix(square), crop_size=pack.video.size,
+        key="portrait", source=source, start_ns=0, end_ns=1, track=0, shot=0, crop=region.matrix(square),
+        crop_size=pack.video.size,
     )  # fmt: skip
     columns = _columns(pixels, face, clip, pack, models)
     zoom = float(np.sqrt(np.linalg.det(clip.crop[:, :2])))
