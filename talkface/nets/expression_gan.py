@@ -6,11 +6,38 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 KERNEL: Final = 3
 SLOPE: Final = 0.2
 SMALL: Final = 1e-6
+ROUNDS: Final = 6
+
+
+class LargestIsOne(nn.Module):
+    """Spectral norm (Miyato 2018): a weight over its largest singular value.
+
+    Power iteration starts from the same vector each time, so that a pass changes nothing and gives the same again.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("start", nn.functional.normalize(torch.randn(len(weight)), dim=0))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        flat = weight.flatten(1)
+        with torch.no_grad():
+            u: torch.Tensor = self.start  # type: ignore[assignment]
+            for _ in range(ROUNDS):
+                v = nn.functional.normalize(flat.T @ u, dim=0)
+                u = nn.functional.normalize(flat @ v, dim=0)
+        return weight / (u @ flat @ v).clamp(min=SMALL)
+
+
+def spectral_norm(layer: nn.Module) -> nn.Module:
+    assert isinstance(layer.weight, torch.Tensor)
+    register_parametrization(layer, "weight", LargestIsOne(layer.weight))
+    return layer
 
 
 class Generator(nn.Module):
@@ -33,7 +60,11 @@ class Generator(nn.Module):
         teacher: Float[torch.Tensor, "b frames numbers"] | None = None,
     ) -> Float[torch.Tensor, "b frames numbers"]:
         """``teacher`` is the real sequence: frame i then comes from its frame i - 1. Frame 0 comes from zeros."""
-        given = torch.cat([emotion, noise], dim=1)
+        # oneDNN has no LSTM in bfloat16 on all processors, and what is fed back should not be rounded.
+        with torch.autocast(emotion.device.type, enabled=False):
+            return self._make(torch.cat([emotion, noise], dim=1).float(), frames, teacher)
+
+    def _make(self, given: torch.Tensor, frames: int, teacher: torch.Tensor | None) -> torch.Tensor:
         if teacher is not None:
             before = torch.cat([torch.zeros_like(teacher[:, :1]), teacher[:, :-1]], dim=1)
             states, _ = self.lstm(torch.cat([before, given[:, None].expand(-1, frames, -1)], dim=2))
@@ -73,7 +104,8 @@ class GlobalDiscriminator(nn.Module):
         for block in self.blocks:
             h = h + self.act(block(h))
         # The deviation over time shows whether anything moves.
-        pooled = torch.cat([h.mean(2), (h.var(2, correction=0) + SMALL).sqrt()], dim=1)
+        middle = h.mean(2, keepdim=True)
+        pooled = torch.cat([middle[..., 0], ((h - middle).square().mean(2) + SMALL).sqrt()], dim=1)
         real = self.real(pooled)[:, 0] + (self.condition(emotion) * pooled).sum(1)
         return real, self.emotion(pooled)
 
