@@ -18,7 +18,9 @@ import tests.shapes
 
 install_import_hook("talkface", f"sys.modules['{tests.shapes.__name__}'].check")
 
-from tests.train.making import make  # noqa: E402  what it imports of talkface is to be checked
+from talkface.render.talkers import make_talkers  # noqa: E402  what is imported from here on is checked
+from talkface.store import Folder  # noqa: E402
+from tests.train.making import make  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,3 +152,14 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Seven speakers of six seconds each, neutral and happy; p2 is the one to hold out."""
     talkers = tuple((f"p{i}", emotion) for i in range(7) for emotion in ("neutral", "happy"))
     return make(tmp_path_factory.mktemp("strangers") / "dataset", talkers, frames=160)
+
+
+@pytest.fixture(scope="session")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two people in three clips of two seconds each with pictures of 64 pixels, all of whose truths are known.
+
+    In every 17th frame no face was found.
+    """
+    small = {"identities": 2, "clips": 3, "seconds": 2.0, "size": 64, "gaps": 17}
+    folder = once(tmp_path_factory, "filmed", lambda folder: print(make_talkers(folder, **small)))  # type: ignore[arg-type]
+    return Folder(str(folder)).url
