@@ -39,8 +39,10 @@ class Tried:
 
 
 @pytest.fixture(scope="module", params=task_names())
-def tried(request: pytest.FixtureRequest, talkers: str) -> Tried:
-    return Tried(request.param, talkers)
+def tried(request: pytest.FixtureRequest) -> Tried:
+    """A task that looks at pictures tries them on talkers who were filmed."""
+    looks = configure(request.param, "tiny").windows.pictures is not None
+    return Tried(request.param, request.getfixturevalue("filmed" if looks else "talkers"))
 
 
 def draw(seed: int = 0) -> torch.Generator:
