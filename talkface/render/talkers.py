@@ -47,8 +47,8 @@ from talkface.render.identity import Identity
 from talkface.render.landmarks import IBUG68
 from talkface.render.performance import MOTIONS, Performance, perform
 from talkface.render.raster import Camera
-from talkface.render.rig import Head
-from talkface.render.synthetic import head_of, pictures, steady, wall
+from talkface.render.rig import Head, wall
+from talkface.render.synthetic import head_of, pictures, steady
 from talkface.store import PACKS, Folder, npy, write_pack
 from talkface.vocab import SAMPLE_RATE
 
