@@ -22,6 +22,7 @@ from talkface.annotate.base import chosen_weights, make_annotator
 from talkface.cli import app
 from talkface.errors import WeightsError
 from talkface.weights import REGISTRY, VARIABLE, Models, Weight
+from talkface.weights.entry import PUBLISHED
 from tests.annotate.stand_ins import random_deca
 from tests.conftest import ROOT, command
 
@@ -112,6 +113,9 @@ def test_registry_is_complete() -> None:
         if entry.kind in ("wheel", "package"):
             assert entry.module
             assert entry.install
+        if entry.kind in PUBLISHED:
+            assert entry.module and entry.version and entry.member
+            assert len(entry.sha256) == 64 and entry.size > 0
 
 
 def test_the_page_lists_every_entry() -> None:
@@ -125,6 +129,8 @@ def test_the_page_lists_every_entry() -> None:
             assert entry.filename in cells[1] and cells[4] == f"download, {size / 1e6:.1f} MB", name
         if entry.kind == "registration":
             assert entry.filename in cells[1] and f"]({entry.url})" in cells[4], name
+        if entry.kind in PUBLISHED:
+            assert entry.filename in cells[1] and f"`{entry.module}` {entry.version}" in cells[4], name
         if entry.kind == "wheel":
             assert f"`{entry.install}`" in cells[4], name
 

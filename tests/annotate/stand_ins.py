@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from face_alignment.models import FAN
 from torch import nn
@@ -175,6 +176,24 @@ def random_sface(path: Path, width: int = 128, side: int = 112) -> None:
     path.write_bytes(_whole(1, 7) + _part(7, graph) + _part(8, _whole(2, 11)))
 
 
+def random_moonshine(path: Path) -> None:
+    """A network in onnxruntime's own format from samples and a mask to 288 numbers a row: random filters."""
+    weight = np.random.default_rng(6).normal(0, 0.5, (288, 1, 895))
+    nodes = [
+        _node("Unsqueeze", ["input_values"], "channel", _ints("axes", (1,))),
+        _node("Conv", ["channel", "weight"], "found", _ints("kernel_shape", (895,)), _ints("strides", (384,))),
+        _node("Transpose", ["found"], "last_hidden_state", _ints("perm", (0, 2, 1))),
+    ]
+    graph = b"".join([*(_part(1, n) for n in nodes), _part(2, b"stand-in"), _part(5, _tensor("weight", weight))])
+    graph += _part(11, _shaped("input_values", ("batch", "samples")))
+    graph += _part(11, _shaped("attention_mask", ("batch", "samples"), kind=7))
+    graph += _part(12, _shaped("last_hidden_state", ("batch", "rows", 288)))
+    as_ort = onnxruntime.SessionOptions()
+    as_ort.optimized_model_filepath = str(path)
+    as_ort.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(_whole(1, 7) + _part(7, graph) + _part(8, _whole(2, 11)), as_ort)
+
+
 def _varint(value: int) -> bytes:
     low = [value >> shift & 127 for shift in range(0, max(1, value.bit_length()), 7)]
     return bytes([*(byte | 128 for byte in low[:-1]), low[-1]])
@@ -204,9 +223,11 @@ def _tensor(name: str, values: np.ndarray) -> bytes:
     return dims + _whole(2, 1) + _part(8, name.encode()) + _part(9, values.astype("<f4").tobytes())
 
 
-def _shaped(name: str, shape: tuple[int, ...]) -> bytes:
-    dims = b"".join(_part(1, _whole(1, n)) for n in shape)
-    return _part(1, name.encode()) + _part(2, _part(1, _whole(1, 1) + _part(2, dims)))
+def _shaped(name: str, shape: tuple[int | str, ...], kind: int = 1) -> bytes:
+    """An input or output of floats (``kind`` 7: whole numbers); a length that has a name is any."""
+    each = (_whole(1, n) if isinstance(n, int) else _part(2, n.encode()) for n in shape)
+    dims = b"".join(_part(1, n) for n in each)
+    return _part(1, name.encode()) + _part(2, _part(1, _whole(1, kind) + _part(2, dims)))
 
 
 VOCABULARY = {
@@ -228,6 +249,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "deca": random_deca,
     "fan": random_fan,
     "light_asd": random_light_asd,
+    "moonshine_tiny_en": random_moonshine,
     "sface": random_sface,
     "syncnet": random_syncnet,
     "wav2vec": random_wav2vec,

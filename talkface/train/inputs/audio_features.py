@@ -23,7 +23,7 @@ from talkface.weights import Models
 SILENCE_AFTER: Final = 4.0
 """Seconds of silence that follow a sound, so that its last window has all of its rows."""
 
-OFFSETS: Final = {"mel": (-3, -2, -1, 0, 1, 2, 3), "w2v": (0,), "ctc": (-1, 0, 1)}
+OFFSETS: Final = {"mel": (-3, -2, -1, 0, 1, 2, 3), "w2v": (0,), "ctc": (-1, 0, 1), "speech": (-2, -1, 0, 1, 2)}
 """Rows around a frame that a network sees: at 80 rows a second a frame of 25 spans 3.2 of them."""
 
 

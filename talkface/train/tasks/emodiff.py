@@ -49,7 +49,7 @@ class EmoDiffConfig(TaskConfig):
     frames: int = Field(32, ge=4, description="N, frames of a window")
     rate: float = Field(25.0, gt=0, description="frames a second")
     stride: int = Field(8, ge=1, description="frames from one training window to the next")
-    sound: Literal["w2v", "ctc", "mel"] = Field("w2v", description="column of the sound's features")
+    sound: Literal["w2v", "ctc", "speech", "mel"] = Field("w2v", description="column of the sound's features")
     channels: Literal["all", "paper50"] = Field(
         "all", description="all: 52 shapes and rotation; paper50: 46 shapes and rotation, 50 with the flag"
     )

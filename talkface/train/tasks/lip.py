@@ -64,7 +64,7 @@ class LipConfig(TaskConfig):
     context: int = Field(6, ge=0, description="frames of sound around a window that its frames look at")
     rate: float = Field(25.0, gt=0, description="frames a second")
     stride: int = Field(4, ge=1, description="frames from one training window to the next")
-    sound: Literal["ctc", "w2v", "mel"] = Field("ctc", description="column of the sound's features")
+    sound: Literal["ctc", "w2v", "speech", "mel"] = Field("ctc", description="column of the sound's features")
     neutral: Literal["labelled", "all"] = Field(
         "labelled",
         description="Audio2BS learns from clips labelled neutral, or from all; unlabelled ones count as neutral",

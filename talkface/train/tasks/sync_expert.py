@@ -58,7 +58,7 @@ class SyncConfig(TaskConfig):
     context: int = Field(6, ge=0, description="frames of sound at both ends that windows leave to their neighbours")
     rate: float = Field(25.0, gt=0, description="frames a second")
     stride: int = Field(8, ge=1, description="frames from one training window to the next")
-    sound: Literal["ctc", "w2v", "mel"] = Field("ctc", description="column of the sound's features")
+    sound: Literal["ctc", "w2v", "speech", "mel"] = Field("ctc", description="column of the sound's features")
     encoders: Literal["convolutions", "canonical"] = Field(
         "convolutions",
         description="the papers' encoders; or small ones that start from canonical correlations (mel only)",
