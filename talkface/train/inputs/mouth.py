@@ -17,8 +17,8 @@ from talkface.train.inputs.audio_rows import window_rows
 from talkface.vocab import ARKIT, MOUTH
 
 MOUTH_INDEX: Final = [ARKIT.index(name) for name in MOUTH]
-STEPS: Final = {"ctc": 1.0, "w2v": 1.0, "mel": 2.0}
-"""Rows from one that is looked at to the next: 16 rows span 0.3 s at 50 rows a second, 0.4 s at 80."""
+STEPS: Final = {"ctc": 1.0, "w2v": 1.0, "speech": 0.5, "mel": 2.0}
+"""Rows from one that is looked at to the next: 16 of them span 0.2 to 0.4 s."""
 
 CHUNK: Final = 256
 """Windows that go through a network at once: a sound has as many as frames, each with all that is heard in it."""
