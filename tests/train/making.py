@@ -66,12 +66,12 @@ def talker(seed: int, emotion: str, frames: int, *, silent: bool = False) -> dic
 
 def heard(mel: np.ndarray, samples: int, spec: ColumnSpec) -> np.ndarray:
     """A stand-in for a speech model's column: of so many samples the mel at its rate, in directions of its own."""
-    (width,) = spec.shape
+    width = int(np.prod(spec.shape))
     directions = np.random.default_rng(width).normal(0, 0.3, (mel.shape[1], width))
     rows = np.round((spec.first_seconds + np.arange(n_rows(samples)) / spec.rate) * Mel.columns[0].rate).astype(int)
     seen = (mel[rows.clip(0, len(mel) - 1)].astype(np.float64) + 5) @ directions / np.sqrt(width)
     posteriors = np.exp(seen) / np.exp(seen).sum(axis=1, keepdims=True)
-    return (posteriors if spec.name == "ctc" else seen).astype(spec.dtype)
+    return (posteriors if spec.name == "ctc" else seen).astype(spec.dtype).reshape(-1, *spec.shape)
 
 
 def make(

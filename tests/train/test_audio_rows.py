@@ -1,5 +1,9 @@
 """Sound at the picture's frames: by the clock, not by counting."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,11 @@ from talkface.annotate.mel import Annotator as Mel
 from talkface.clip import NS, ColumnSpec
 from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError
 from talkface.train.inputs.audio_features import SoundFacts, speech_of
 from talkface.train.inputs.audio_rows import rows_around, window_rows
 from talkface.weights import Models
+from tests.train.making import COLUMNS, TALKERS, make
 
 W2V = ColumnSpec(
     name="w2v", dtype="float16", shape=(1,), unit="", clock="sound", description="", rate=50.0, first_seconds=0.0125
@@ -67,3 +73,31 @@ def test_speech_has_the_columns_of_the_annotator(talkers: str) -> None:
     np.testing.assert_array_equal(speech.columns["mel"][:rows], stored[:rows])
     assert len(speech.columns["mel"]) > len(stored) + 200
     assert speech.frames(25) == 90
+
+
+def test_rows_with_layers_and_a_margin(tmp_path: Path) -> None:
+    """Wav2vec's layers: normalised each for itself, whole around a window's first and last frame."""
+    layers = replace(W2V, shape=(3, 2), rate=50.0)
+    dataset = Dataset(make(tmp_path / "data", TALKERS[:2], columns=(*COLUMNS, layers)))
+    windows = Windows(length=8, fps=25, columns=("arkit", "w2v"), stride=20, sound_margin=0.1)
+    offsets = [k * 2.0 for k in range(-2, 3)]
+    facts = SoundFacts.of(json.loads(json.dumps(
+        SoundFacts.learn(dataset, "w2v", offsets=offsets, margin=windows.sound_margin).facts()
+    )))  # fmt: skip
+    assert facts.mean.shape == (3, 2) and facts.width == 5 * 6 + 1
+    key = dataset.keys()[0]
+    whole = dataset.arrays(key, ["w2v"])["w2v"].astype(np.float32)
+    window = list(windows.of(dataset, key))[2]
+    rows, times = (torch.from_numpy(window[n])[None] for n in ("w2v", "times_ns"))
+    found = facts.around(rows, times)
+    assert found.shape == (1, 8, 5, 3, 2) and torch.isfinite(found).all()
+    # Two rows a frame: each offset is another frame's own row, in the window or beside it.
+    at = (window["times_ns"][:, None] / NS + np.arange(-2, 3) / 25 - W2V.first_seconds) * 50
+    low = np.floor(at).astype(int)
+    share = (at - low)[..., None, None].astype(np.float32)
+    expected = (whole[low] * (1 - share) + whole[low + 1] * share - facts.mean) / facts.std
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=2e-3)
+    again = facts.of_sound(whole, 40, windows, torch.device("cpu"))
+    torch.testing.assert_close(again, facts.of_window(rows, times))
+    with pytest.raises(ConfigError, match="clock of the frame"):
+        SoundFacts.learn(dataset, "arkit")

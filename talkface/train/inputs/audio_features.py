@@ -30,41 +30,63 @@ OFFSETS: Final = {"mel": (-3, -2, -1, 0, 1, 2, 3), "w2v": (0,), "ctc": (-1, 0, 1
 @dataclass(frozen=True)
 class SoundFacts:
     """A column on the sound's clock, its normalisation, the rows around a frame that are used, and the annotator that
-    makes it with its settings."""
+    makes it with its settings.
+
+    A row is a vector, or has two axes (wav2vec's layers); mean and deviation have its shape.
+    """
 
     spec: ColumnSpec
-    mean: Float32[np.ndarray, " features"]
-    std: Float32[np.ndarray, " features"]
+    mean: Float32[np.ndarray, "..."]
+    std: Float32[np.ndarray, "..."]
     offsets: tuple[float, ...]
     annotator: str
     settings: dict[str, Any]
     level: Literal["data", "own"] = "data"
     """Whose mean and deviation rows are put in: those of the data, or of the window's or sound's own rows."""
+    margin: float = 0.0
+    """`Windows.sound_margin` in seconds of the windows that rows come from."""
 
     @property
     def width(self) -> int:
         """Numbers a frame: the rows one after the other, and the flag."""
-        return len(self.offsets) * len(self.mean) + 1
+        return len(self.offsets) * self.mean.size + 1
 
     @classmethod
-    def learn(cls, dataset: Dataset, column: str, *, clips: int = 1000) -> Self:
-        """From all clips of a dataset, or ``clips`` of them, evenly spaced."""
+    def learn(
+        cls,
+        dataset: Dataset,
+        column: str,
+        *,
+        clips: int = 1000,
+        offsets: Sequence[float] | None = None,
+        margin: float = 0.0,
+    ) -> Self:
+        """From all clips of a dataset, or ``clips`` of them, evenly spaced.
+
+        ``offsets`` are in rows of the column (None: `OFFSETS`); ``margin`` is the windows' ``sound_margin``. Raises
+        ConfigError for a column that is not on the sound's clock, or has more than two axes a row.
+        """
         spec = dataset.spec(column)
-        if len(spec.shape) != 1:
-            raise ConfigError(f"{dataset.url}: {column} has shape {spec.shape} a row; one vector a row is needed.")
+        if spec.clock != "sound" or not 1 <= len(spec.shape) <= 2:
+            raise ConfigError(
+                f"{dataset.url}: {column} has shape {spec.shape} a row on the clock of the {spec.clock}; rows on the "
+                "sound's clock are needed, each a vector or layers of vectors."
+            )
         count, total, square = 0, np.zeros(spec.shape), np.zeros(spec.shape)
         for row in np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).astype(int)).tolist():
             values = dataset.views([row], [column])[0][column].astype(np.float64)
-            values = values[np.isfinite(values).all(axis=1)]
+            values = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
             count, total, square = count + len(values), total + values.sum(0), square + (values**2).sum(0)
         mean = total / max(count, 1)
         std = np.sqrt(np.maximum(square / max(count, 1) - mean**2, 1e-6))
-        return cls(spec, mean.astype(np.float32), std.astype(np.float32), OFFSETS[column], *_maker(dataset, column))
+        around = OFFSETS[column] if offsets is None else tuple(offsets)
+        made = _maker(dataset, column)
+        return cls(spec, mean.astype(np.float32), std.astype(np.float32), around, *made, margin=margin)
 
     def facts(self) -> Facts:
         """As plain JSON."""
-        numbers = {k: [float(v) for v in getattr(self, k)] for k in ("mean", "std", "offsets")}
-        made = {"annotator": self.annotator, "settings": self.settings, "level": self.level}
+        numbers = {k: np.asarray(getattr(self, k), np.float64).tolist() for k in ("mean", "std", "offsets")}
+        made = {"annotator": self.annotator, "settings": self.settings, "level": self.level, "margin": self.margin}
         return {"column": spec_dict(self.spec), **numbers, **made}
 
     @classmethod
@@ -73,33 +95,41 @@ class SoundFacts:
         mean, std = (np.array(facts[k], np.float32) for k in ("mean", "std"))
         return cls(
             column_from(facts["column"]), mean, std, tuple(facts["offsets"]), facts["annotator"], facts["settings"],
-            facts.get("level", "data"),
+            facts.get("level", "data"), facts.get("margin", 0.0),
         )  # fmt: skip
 
     def of_window(
         self,
-        rows: Float[torch.Tensor, "batch rows features"],
+        rows: Float[torch.Tensor, "batch rows ..."],
         times_ns: Int64[torch.Tensor, "batch frames"],
         late_ns: Int64[torch.Tensor, " batch"] | None = None,
     ) -> Float[torch.Tensor, "batch frames width"]:
         """What the network sees of a batch of windows: missing rows are 0, and the flag is 1 where none is missing.
 
         The sound of each window is taken ``late_ns`` later."""
-        mean, std = (torch.as_tensor(v, device=rows.device) for v in (self.mean, self.std))
-        level = own_level(rows) if self.level == "own" else (rows - mean) / std
-        around = rows_around(level, self.spec.rate, self.spec.first_seconds, times_ns, self.offsets, late_ns)
-        flat = around.flatten(2)
+        flat = self.around(rows, times_ns, late_ns).flatten(2)
         there = torch.isfinite(flat).all(-1, keepdim=True)
         return torch.cat([flat.nan_to_num(0.0), there.to(flat)], dim=-1)
+
+    def around(
+        self,
+        rows: Float[torch.Tensor, "batch rows ..."],
+        times_ns: Int64[torch.Tensor, "batch frames"],
+        late_ns: Int64[torch.Tensor, " batch"] | None = None,
+    ) -> Float[torch.Tensor, "batch frames offsets ..."]:
+        """The normalised rows around each frame, in their own shape (layers, features); missing ones are NaN."""
+        mean, std = (torch.as_tensor(v, device=rows.device) for v in (self.mean, self.std))
+        level = own_level(rows) if self.level == "own" else (rows - mean) / std
+        spec = self.spec
+        return rows_around(level, spec.rate, spec.first_seconds, times_ns, self.offsets, late_ns, self.margin)
 
     def of_sound(
         self, rows: np.ndarray, first: int, windows: Windows, device: torch.device
     ) -> Float[torch.Tensor, "1 frames width"]:
         """What the network sees of the window that starts with frame ``first`` of a whole sound's column."""
         times = torch.from_numpy(windows.times_ns(first))[None]
-        cut = window_rows(
-            torch.from_numpy(rows.astype(np.float32)), self.spec, int(times[0, 0]), windows.length, windows.fps
-        )
+        values = torch.from_numpy(rows.astype(np.float32))
+        cut = window_rows(values, self.spec, int(times[0, 0]), windows.length, windows.fps, self.margin)
         return self.of_window(cut[None].to(device), times.to(device))
 
 
