@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from talkface import discover
 from talkface.config import Strict, parse
@@ -32,7 +32,11 @@ class Training(Strict):
     steps: int = Field(1000, ge=0, description="optimizer steps")
     batch_size: int = Field(64, ge=1, description="windows a process and a forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes an optimizer step")
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    start_from: tuple[str, ...] = Field(
+        (), description="weights to begin from: a run, a folder in diffusers layout, a name of the model registry"
+    )
+    trainable: tuple[str, ...] = Field((), description="patterns of the parameters to train, as blocks.*; empty: all")
+    optimizer: Literal["adam", "adamw", "adamw8bit"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0, description="after the warm-up")
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
@@ -42,12 +46,18 @@ class Training(Strict):
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, rising to it; 0 keeps none")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of the forward pass; auto: bf16 on a GPU")
     compile: bool = Field(False, description="torch.compile the network")
+    checkpointing: bool = Field(False, description="activations of blocks are computed again, not kept: less memory")
     seed: int = Field(0, ge=0, description="of the weights, the order of the data and every draw")
     log_every: int = Field(10, ge=1, description="steps between lines of the log")
     evaluate_every: int = Field(500, ge=1, description="steps between evaluations on what is held out")
     evaluate_batches: int = Field(16, ge=1, description="batches of an evaluation at most")
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     keep: int = Field(3, ge=1, description="checkpoints kept, beside the best")
+
+    @field_validator("start_from", "trainable", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
 
 class TaskConfig(Strict):

@@ -6,7 +6,8 @@
       events/  pictures/          TensorBoard; what the model did at each evaluation
       checkpoints/00000500/
         checkpoint.json           task, configuration, facts, data, code, step, place in the data, held-out numbers
-        model.safetensors         the weights; averaged.safetensors: their running average
+        model.safetensors         the weights; averaged.safetensors: their running average. Frozen ones that came from
+                                  elsewhere are not in them: checkpoint.json has their sources and hash
         optimizer.safetensors     the optimizer's state; optimizer.<phase>.safetensors where a task has several phases
 
 A checkpoint's folder takes its name when all of it is on the disk; until then it does not exist.
@@ -15,6 +16,7 @@ A checkpoint's folder takes its name when all of it is on the disk; until then i
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -37,6 +40,18 @@ from talkface.errors import ConfigError, RunError, WeightsError
 from talkface.store import Folder, sync_folder
 from talkface.train.base import Facts, Task, TaskConfig, task_class
 from talkface.train.provenance import commit
+from talkface.train.start import (
+    Source,
+    Tensors,
+    begin,
+    fill,
+    freeze,
+    frozen_networks,
+    hashes,
+    open_source,
+    require_same,
+)
+from talkface.weights import Models
 
 FORMAT: Final = 3
 FOLDER: Final = "checkpoints"
@@ -47,8 +62,6 @@ LEAST_FREE: Final = 1 << 18
 """Bytes that are free before anything is written: TensorBoard's thread has no other way to say that it failed."""
 _NAME = re.compile(r"\d{8,}")
 
-Tensors = Mapping[str, torch.Tensor]
-
 
 @dataclass(frozen=True, kw_only=True)
 class About:
@@ -56,8 +69,9 @@ class About:
 
     ``data`` is the dataset's address and hash (`dataset_hash`), ``loader`` the place in it, ``groups`` the settings of
     each optimizer by its file, ``seen`` how many windows were trained on, ``files`` the SHA-256 of each file of
-    tensors, ``held`` the held-out numbers of its step where it was evaluated, ``commit`` talkface's where it ran from a
-    checkout.
+    tensors, ``held`` the held-out numbers of its step where it was evaluated, ``start`` the sources that the weights
+    began from (`start.Source.record`), ``frozen`` hashes of what is frozen and not in the files, ``commit`` talkface's
+    where it ran from a checkout.
     """
 
     task: str
@@ -71,6 +85,8 @@ class About:
     groups: dict[str, list[dict[str, Any]]]
     files: dict[str, str]
     held: dict[str, float] = field(default_factory=dict)
+    start: list[dict[str, str]] = field(default_factory=list)
+    frozen: dict[str, str] = field(default_factory=dict)
     talkface: str = __version__
     commit: str | None = None
     torch: str = torch.__version__
@@ -169,13 +185,11 @@ def prune(run: Path, keep: int) -> None:
 
 def best_of(run: Path) -> dict[str, Any] | None:
     """``step`` of the checkpoint with the smallest held-out loss, and its held-out numbers, ``loss`` first."""
-    found = [about for about in map(About.read, names(run)) if "loss" in about.held]
-    best = min(found, key=lambda about: about.held["loss"], default=None)
-    if best is not None:
-        return {"step": best.step, "loss": best.held["loss"], **best.held}
-    path = run / "best.json"  # of runs before format 3
-    marked: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return marked
+    found = [{"step": about.step, **about.held} for about in map(About.read, names(run)) if "loss" in about.held]
+    path = run / "best.json"  # of runs before format 3, whose checkpoints have no such numbers
+    marked = [json.loads(path.read_text())] if path.exists() else []
+    kept = [m for m in marked if (run / FOLDER / f"{m['step']:08}").is_dir() and math.isfinite(m["loss"])]
+    return min(kept + found, key=lambda one: one["loss"], default=None)
 
 
 def find(run: str | Path, which: str = "best") -> Path:
@@ -210,18 +224,6 @@ def tensors(path: Path, name: str, about: About) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{file}: cannot be read ({error}). Use another checkpoint.") from error
 
 
-def fill(model: torch.nn.Module, state: Tensors, where: str) -> None:
-    """Load weights into a network, all of them and nothing else. Raises WeightsError naming the difference."""
-    expected = model.state_dict()
-    missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    other = [k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape]
-    if missing or surplus or other:
-        texts = (("missing", missing), ("not of this network", surplus), ("of another shape", sorted(other)))
-        text = "; ".join(f"{what}: {', '.join(k[:3])} ({len(k)})" for what, k in texts if k)
-        raise WeightsError(f"{where}: these weights belong to another network: {text}.")
-    model.load_state_dict(dict(state), strict=True)
-
-
 @dataclass(frozen=True)
 class Model:
     """A trained task: the network in evaluation mode, with its averaged weights where it has them.
@@ -235,8 +237,14 @@ class Model:
     digest: str
 
 
-def load(run: str | Path, *, task: str | None = None, which: str = "best", device: str | torch.device = "cpu") -> Model:
-    """A run's model, ready to sample from. Raises WeightsError for what is missing, damaged or of another task."""
+def load(
+    run: str | Path, *, task: str | None = None, which: str = "best", device: str | torch.device = "cpu",
+    models: Models | None = None,
+) -> Model:  # fmt: skip
+    """A run's model, ready to sample from. Raises WeightsError for what is missing, damaged or of another task.
+
+    Frozen weights that are not in it are found again where training had them from, in a run or among ``models``.
+    """
     path = find(run, which)
     about = About.read(path)
     if task is not None and about.task != task:
@@ -247,11 +255,49 @@ def load(run: str | Path, *, task: str | None = None, which: str = "best", devic
             f"{path}: made by version {about.task_version} of {about.task}, this talkface has version "
             f"{made.version}. Use talkface {about.talkface}, or train again."
         )
-    found = made(config_of(about), about.facts)
+    config = config_of(about)
+    found = made(config, about.facts)
     net = found.build()
+    freeze(net, config.training.trainable)
+    begun = begin(found, net, sources_of(about, models or Models()))
     name = AVERAGED if AVERAGED in about.files else WEIGHTS
-    fill(net, tensors(path, name, about), str(path))
+    fill(net, tensors(path, name, about), str(path), begun.left_out)
+    require_same(about.frozen, hashes(net, begun, frozen_networks(found, device)), str(path))
     return Model(found, net.to(device).eval(), about, about.files[name])
+
+
+def sources_of(about: About, models: Models) -> list[Source]:
+    """The sources that a run began from, found again. Raises WeightsError where one is gone or has changed."""
+    opener = partial(run_source, models=models)
+    return [open_source(_place(record, models), models, opener, record["sha256"]) for record in about.start]
+
+
+def _place(record: Mapping[str, str], models: Models) -> str:
+    """The name that was given, or the path that it had then, where only that is there."""
+    known = record["name"] in models.registry or Path(record["name"]).exists()
+    return record["name"] if known or not Path(record["path"]).is_dir() else record["path"]
+
+
+def run_source(run: Path, sha256: str | None = None, *, models: Models) -> Source | None:
+    """A run's network as weights to begin from: of its best checkpoint, or of the one with these weights.
+
+    None for a folder that is no run. Raises WeightsError where no checkpoint has those weights.
+    """
+    if not (run / FOLDER).is_dir() and not (run / "checkpoint.json").is_file():
+        return None
+    path = find(run) if sha256 is None else _with_weights(run, sha256)
+    model = load(path, models=models)
+    return Source(str(run), path, model.digest, model.about.task, model.net.state_dict())
+
+
+def _with_weights(run: Path, sha256: str) -> Path:
+    for path in [run] if (run / "checkpoint.json").is_file() else names(run):
+        files = About.read(path).files
+        if files.get(AVERAGED, files.get(WEIGHTS)) == sha256:
+            return path
+    raise WeightsError(
+        f"{run}: the checkpoint that training began from (SHA-256 {sha256[:16]}) is not there any more. Put it back."
+    )
 
 
 def config_of(about: About) -> TaskConfig:
@@ -270,7 +316,7 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
             f"{path}: made by talkface {about.talkface}, and this is {__version__}: it would not go on as it began. "
             "Choose another --out, or go on with the talkface that made it."
         )
-    before, now = (_flat(c) for c in (about.config, config.model_dump(mode="json")))
+    before, now = (_flat(c.model_dump(mode="json")) for c in (config_of(about), config))
     free = {"training.log_every", "training.keep"}
     free |= {"training.steps"} if config.training.schedule == "constant" else set()
     for key in sorted((before.keys() | now.keys()) - free):
@@ -279,7 +325,7 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
                 f"{path}: {key} was {before.get(key)!r} and is {now.get(key)!r} now. Resume with the configuration it "
                 "was made with, or choose another --out."
             )
-    if about.data["hash"] != data["hash"] and about.format < FORMAT:
+    if about.data["hash"] != data["hash"] and about.format == 1:
         raise ConfigError(
             f"{path}: an older talkface made it and recorded less of its data: whether they are the same is not known. "
             "Choose another --out, or go on with the talkface that made it."

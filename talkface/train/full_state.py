@@ -1,11 +1,13 @@
 """Weights and optimizer states whole and by name, however they are spread over processes (one, DDP or FSDP)."""
 
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.distributed.checkpoint import state_dict as dcp
 
-from talkface.train.checkpoint import Tensors
+from talkface.train.start import Tensors, differ
 
 WHOLE = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -16,9 +18,10 @@ def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-def set_weights(model: torch.nn.Module, state: Tensors) -> None:
-    """The opposite of `weights_of`."""
-    dcp.set_model_state_dict(model, dict(state), options=WHOLE)
+def set_weights(model: torch.nn.Module, state: Tensors, left_out: Container[str] = ()) -> None:
+    """The opposite of `weights_of`; names in ``left_out`` keep what they have. Raises WeightsError for other names."""
+    found = dcp.set_model_state_dict(model, dict(state), options=replace(WHOLE, strict=False))
+    differ("checkpoint", [k for k in found.missing_keys if k not in left_out], found.unexpected_keys, ())
 
 
 def optimizer_of(

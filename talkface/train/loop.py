@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from talkface.train.log import Log, Waiting
 from talkface.train.optim import Part, file_of, only, parts_of
 from talkface.train.preflight import probe, require_compiler
 from talkface.train.provenance import commit
+from talkface.train.recompute import recompute
+from talkface.train.start import Source, begin, freeze, frozen_networks, hashes, open_source, require_same
+from talkface.weights import Models
 
 TRAIN, EVALUATE, PROBE = 0, 1, 2
 """Streams of random numbers."""
@@ -67,9 +71,12 @@ def train(
     resume: bool = False,
     workers: int = 0,
     cpu: bool = False,
+    models: Models | None = None,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Train a task until ``config.training.steps``; ``out`` is the run's folder (see `checkpoint`).
+
+    ``models`` has the files of the registry that weights may begin from.
 
     Raises ConfigError before the first step for what cannot be; RunError when the loss or the gradient is NaN or Inf,
     or the disk full.
@@ -77,7 +84,7 @@ def train(
     accelerator = _accelerator(config.training, cpu)
     with Folder(out).lock() if accelerator.is_main_process else nullcontext():
         say = say if accelerator.is_main_process else lambda text: None
-        run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, say=say)
+        run = Run(name, config, dataset, held, Path(out), accelerator, resume=resume, models=models, say=say)
         result = run.run(workers)
         say(f"{result}\nrun: {out}")
         return result
@@ -88,7 +95,7 @@ class Run:
 
     def __init__(
         self, name: str, config: TaskConfig, dataset: Dataset, held: Dataset | None, out: Path,
-        accelerator: Accelerator, *, resume: bool, say: Callable[[str], None],
+        accelerator: Accelerator, *, resume: bool, say: Callable[[str], None], models: Models | None = None,
     ) -> None:  # fmt: skip
         """Check what there is, build the network, try one batch, and take up the last checkpoint if there is one."""
         require_columns(dataset, config, name)
@@ -105,7 +112,9 @@ class Run:
         made = task_class(name)
         self.task = made(config, about.facts if about else made.learn(config, dataset))
         say(f"{name}: {len(dataset)} clips, {len(self.loader.plan)} windows; held out: {len(held or ())} clips")
-        net, self.parts = self.build_and_probe()
+        sources = self.sources(about, models or Models())
+        self.networks = frozen_networks(self.task, self.device)
+        net, self.parts = self.build_and_probe(sources)
         self.shares_backward = len(self.parts) == 1  # DDP averages the gradients of one backward pass over all weights
         self.model = self.prepare(net)
         self.average = Average(self.model.parameters(), self.settings.ema) if self.settings.ema else None
@@ -114,11 +123,26 @@ class Run:
         if path is not None and about is not None:
             self.restore(path, about)
             say(f"resumed from {path}{checkpoint.other_code(about)}")
+        elif self.begun.sources:
+            say(str(self.begun))
 
-    def build_and_probe(self) -> tuple[torch.nn.Module, list[Part]]:
+    def sources(self, about: About | None, models: Models) -> list[Source]:
+        """The weights to begin from, or those that the run to go on with began from."""
+        if about is not None:
+            return checkpoint.sources_of(about, models)
+        opener = partial(checkpoint.run_source, models=models)
+        return [open_source(name, models, opener) for name in self.settings.start_from]
+
+    def build_and_probe(self, sources: list[Source]) -> tuple[torch.nn.Module, list[Part]]:
         """The network as it begins, by phases; a batch has gone through it, and what that costs is said."""
         torch.manual_seed(self.settings.seed)  # of the first weights
-        net = self.task.build().to(self.device).train()
+        net = self.task.build()
+        freeze(net, self.settings.trainable)
+        self.begun = begin(self.task, net, sources)
+        self.frozen = hashes(net, self.begun, self.networks)
+        net = net.to(self.device).train()
+        if self.settings.checkpointing:
+            recompute(self.task, net)
         parts = parts_of(self.task, net, self.settings)
         batch, cast = to_device(next(iter(self.loader)), self.device), self.accelerator.autocast
         cost = probe(self.task, net, batch, self.rng(PROBE), parts, ema=self.settings.ema > 0, autocast=cast)
@@ -176,6 +200,8 @@ class Run:
 
     def update(self, batches: Waiting[tuple[Batch, State]]) -> dict[str, float]:
         """One step: every phase that is due, over the same batches; gives its numbers for the log."""
+        if not self.shares_backward:
+            self.share_buffers()
         taken = [next(batches) for _ in range(self.settings.accumulate)]
         self.place = taken[-1][1]
         logs: dict[str, float] = {}
@@ -224,11 +250,20 @@ class Run:
         return {"gradient": gradient, "learning_rate": rate}
 
     def average_gradients(self, part: Part) -> None:
-        """The mean of all processes' gradients, where several phases go through one network."""
+        """The mean of all processes' gradients, as DDP has it; a parameter without one anywhere keeps none."""
+        if self.accelerator.num_processes == 1:
+            return
+        there = torch.tensor([p.grad is not None for p in part.parameters], device=self.device)
+        anywhere = self.accelerator.reduce(there.int(), "sum").tolist()
+        for parameter in (p for p, count in zip(part.parameters, anywhere, strict=True) if count):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(gradient, "mean")
+
+    def share_buffers(self) -> None:
+        """The first process's buffers (batch normalisation's statistics) for all, as DDP has it."""
         if self.accelerator.num_processes > 1:
-            for parameter in part.parameters:
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def mean_over_ranks(self, value: torch.Tensor, part: Part, what: str, keys: list[str]) -> float:
         """The mean of all processes. Raises RunError in every one of them if it is NaN or Inf anywhere."""
@@ -266,10 +301,10 @@ class Run:
 
     def save(self, held: dict[str, float]) -> None:
         """Write a checkpoint with the held-out numbers of this step, if there are any."""
-        tensors = {WEIGHTS: weights_of(self.model)}
+        tensors = {WEIGHTS: self.weights()}
         if self.average is not None:
             with self.average.applied():
-                tensors[AVERAGED] = weights_of(self.model)
+                tensors[AVERAGED] = self.weights()
         groups = {}
         for part in self.parts:
             name = file_of(part.phase)
@@ -278,19 +313,25 @@ class Run:
             about = About(
                 task=self.name, task_version=self.task.version, config=self.config.model_dump(mode="json"),
                 facts=self.task.facts, data=self.data, step=self.step, seen=self.seen, loader=dict(self.place or {}),
-                groups=groups, held=held, files={}, commit=self.commit,
+                groups=groups, held=held, start=[s.record() for s in self.begun.sources], frozen=self.frozen, files={},
+                commit=self.commit,
             )  # fmt: skip
             checkpoint.write(self.out, about, tensors)
             checkpoint.prune(self.out, self.settings.keep)
         self.accelerator.wait_for_everyone()
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of the network: all but what is frozen and came from elsewhere."""
+        return {name: value for name, value in weights_of(self.model).items() if name not in self.begun.left_out}
+
     def restore(self, path: Path, about: About) -> None:
         """Take up a checkpoint: weights, their average, the optimizers, and the place in the data."""
+        require_same(about.frozen, self.frozen, str(path))
         whole = {name: checkpoint.tensors(path, name, about) for name in about.files}
         if self.average is not None:
             with self.average.applied():
-                set_weights(self.model, whole[AVERAGED])
-        set_weights(self.model, whole[WEIGHTS])
+                set_weights(self.model, whole[AVERAGED], self.begun.left_out)
+        set_weights(self.model, whole[WEIGHTS], self.begun.left_out)
         for part in self.parts:
             name = file_of(part.phase)
             set_optimizer(self.model, unwrapped(part.optimizer), whole[name], about.groups[name])

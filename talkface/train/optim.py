@@ -1,8 +1,10 @@
 """Phases of a step, the parameters that each owns, their optimizers and learning rates."""
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -31,8 +33,7 @@ class Part:
         self.parameters = [p for name, p in net.named_parameters() if phase.owns(name) and p.requires_grad]
         if not self.parameters:
             raise ConfigError(f"phase {phase.name}: nothing to train among {', '.join(phase.prefixes)}.")
-        made = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.settings.optimizer]
-        self.optimizer: torch.optim.Optimizer = made(
+        self.optimizer: torch.optim.Optimizer = _kind(self.settings.optimizer)(
             self.parameters, lr=self.settings.learning_rate, betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
         )  # fmt: skip
@@ -51,6 +52,8 @@ class Part:
 def parts_of(task: Task, net: torch.nn.Module, training: Training) -> list[Part]:
     """The parts of a network by the task's phases. Raises ConfigError for parameters that two phases own, or none."""
     parts = [Part(phase, net, training) for phase in phases_of(task)]
+    if parts[0].phase.every != 1:
+        raise ConfigError(f"phase {parts[0].phase.name}: the first phase runs in every step; its loss is the run's.")
     for name, parameter in net.named_parameters():
         owners = [part.phase.name for part in parts if part.phase.owns(name)]
         if parameter.requires_grad and len(owners) != 1:
@@ -69,6 +72,18 @@ def only(part: Part, parts: Sequence[Part]) -> Iterator[None]:
     finally:
         for parameter in others:
             parameter.requires_grad_(True)
+
+
+def _kind(name: str) -> Any:
+    if name != "adamw8bit":
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    for module in ("bitsandbytes.optim", "torchao.optim"):
+        if importlib.util.find_spec(module.partition(".")[0]):
+            return importlib.import_module(module).AdamW8bit
+    raise ConfigError(
+        "training.optimizer: adamw8bit needs a library that is not installed. Run: pip install bitsandbytes (or "
+        "torchao), or take adamw."
+    )
 
 
 def learning_rate(settings: Training, step: int) -> float:

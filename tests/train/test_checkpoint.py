@@ -19,6 +19,7 @@ from talkface.train.data import split
 from talkface.train.ema import Average
 from talkface.train.loop import train
 from talkface.train.provenance import commit
+from talkface.train.start import fill
 from talkface.weights import Models
 from tests.train.making import COLUMNS, TALKERS, make
 
@@ -73,7 +74,7 @@ def test_other_weights_are_refused(copy: Path) -> None:
         (state | {first: torch.zeros(1)}, f"of another shape: {first}"),
     ):
         with pytest.raises(WeightsError, match=word):
-            checkpoint.fill(model.net, change, "here")
+            fill(model.net, change, "here")
     edit(copy, config=model.about.config | {"width": 64})
     with pytest.raises(WeightsError, match="another network"):
         checkpoint.load(copy)
