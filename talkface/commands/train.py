@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import INTERRUPTED, Cpu, worker_count
+from talkface.commands._options import INTERRUPTED, Cpu, ModelsDir, Offline, worker_count
 
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
@@ -30,6 +30,8 @@ def command(
     hold_out: HoldOut = "val",
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=0, help="Processes that read data.")] = None,
     cpu: Cpu = False,
+    models: ModelsDir = None,
+    offline: Offline = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of PyTorch (default: 1 for tiny, else cores left).")
     ] = None,
@@ -44,6 +46,7 @@ def command(
     from talkface.train.base import configure
     from talkface.train.data import split
     from talkface.train.loop import train
+    from talkface.weights import Models
 
     settings = configure(task, preset, config, set_ or ())
     cores = worker_count(None)
@@ -52,7 +55,8 @@ def command(
     torch.set_num_threads(threads or (1 if preset == "tiny" else max(cores - used, 1)))
     clips, held = split(data, hold_out)
     try:
-        train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, say=console.print)
+        store = Models(models, offline=offline)
+        train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, models=store, say=console.print)
     except KeyboardInterrupt:
         errors.print("Stopped. The last checkpoint is kept; go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None

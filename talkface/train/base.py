@@ -142,6 +142,9 @@ class Task(Protocol):
     ``evaluate`` sees held-out batches and returns numbers to log, ``loss`` among them: the smallest is the best
     checkpoint. ``picture`` draws what the model does now.
 
+    Three more methods are optional: ``start(sources) -> start.Start`` takes weights from elsewhere, ``frozen()`` gives
+    networks by name that are used and never trained, ``blocks(net)`` the modules to be computed again (`recompute`).
+
     What a task can make once it is trained is in `protocols`: motion, video, a transfer of motion.
     """
 

@@ -68,9 +68,7 @@ def test_the_second_stage_has_the_firsts_encoder_and_says_what_is_new(
         assert written.keys() == state.keys() - FROZEN, "but for what is frozen, buffers are written too"
 
 
-def test_killed_and_resumed_is_the_same_to_the_bit(
-    talkers: str, first: Path, tmp_path: Path, toolkit: Toolkit
-) -> None:
+def test_killed_and_resumed_is_the_same_to_the_bit(talkers: str, first: Path, tmp_path: Path, toolkit: Toolkit) -> None:
     """With frozen weights that are in no checkpoint, averages, and blocks that are computed again."""
     changes = second(first, "training.steps=40", "training.save_every=5", "training.keep=9",
                      "training.checkpointing=true")  # fmt: skip
