@@ -69,9 +69,9 @@ def sample(
     Raises ConfigError for what does not fit together, WeightsError for a checkpoint that cannot be used, SourceError
     for sound without samples and pictures without one face.
     """
-    model = opened(run, checkpoint, device)
-    refiner = None if lip is None else opened(lip, "best", device)
     store, dataset = store_of(models, offline), dataset_of(data)
+    model = opened(run, checkpoint, device, store)
+    refiner = None if lip is None else opened(lip, "best", device, store)
     how, named = settings_of(model, settings), style is not None or emotion is not None
     is_video = _makes_video(model, picture, refiner)
     face = read_portrait(str(picture), store) if is_video else None
@@ -112,7 +112,7 @@ def transfer(
     The file has the sound of ``audio``, else that of the driving clip. Use it in a ``with`` block and save the video
     there: what was extracted of a driving video is removed at its end.
     """
-    model = opened(run, checkpoint, device)
+    model = opened(run, checkpoint, device, store_of(models, offline))
     how = settings_of(model, settings)
     if not isinstance(model.task, MotionTransfer):
         raise ConfigError(f"--run: a run of {model.about.task} transfers no motion to a picture.")
@@ -126,9 +126,9 @@ def transfer(
             yield transfers.transfer(model, face, moves, how, seed=seed)
 
 
-def opened(run: str | Path | Model, checkpoint: str, device: str) -> Model:
-    """A run's model, unless it is one already."""
-    return run if isinstance(run, Model) else checkpoints.load(run, which=checkpoint, device=device)
+def opened(run: str | Path | Model, checkpoint: str, device: str, models: Models) -> Model:
+    """A run's model, unless it is one already; frozen weights of the registry are among ``models``."""
+    return run if isinstance(run, Model) else checkpoints.load(run, which=checkpoint, device=device, models=models)
 
 
 def store_of(models: str | Path | Models | None, offline: bool) -> Models:

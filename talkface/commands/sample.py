@@ -37,7 +37,7 @@ def command(
     """
     import torch
 
-    from talkface.api.sample import opened, sample
+    from talkface.api.sample import opened, sample, store_of
     from talkface.console import console
     from talkface.errors import ConfigError
     from talkface.generate.provenance import sampling_of
@@ -48,7 +48,7 @@ def command(
         raise ConfigError(f"--out {out}: {kind} is written as {' or '.join(wanted)}.")
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-    model = opened(run, checkpoint, device)
+    model = opened(run, checkpoint, device, store_of(models, offline))
     made = sample(
         model, audio, picture=picture, lip=lip, style=style, data=data, emotion=emotion, intensity=intensity, seed=seed,
         variants=variants, settings=sampling_of(model.task, set_ or ()), models=models, offline=offline, device=device,

@@ -29,7 +29,7 @@ def command(
     """
     import torch
 
-    from talkface.api.sample import opened, transfer
+    from talkface.api.sample import opened, store_of, transfer
     from talkface.console import console
     from talkface.errors import ConfigError
     from talkface.generate.provenance import sampling_of
@@ -38,7 +38,7 @@ def command(
         raise ConfigError(f"--out {out}: video is written as .mp4.")
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-    model = opened(run, checkpoint, device)
+    model = opened(run, checkpoint, device, store_of(models, offline))
     with transfer(
         model, picture, driving, data=data, audio=audio, seed=seed, settings=sampling_of(model.task, set_ or ()),
         models=models, offline=offline, device=device,

@@ -153,7 +153,7 @@ def digest(state: Tensors) -> str:
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        sha.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
