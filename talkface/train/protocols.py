@@ -25,11 +25,15 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True)
 class Style:
-    """Frames that show how to look: ``arkit`` and ``head`` (quaternion and translation) of frames with a face."""
+    """Frames that show how to look: ``arkit`` and ``head`` (quaternion and translation) of frames with a face.
+
+    ``acting`` has columns with a row a frame at the task's rate, which a video is to follow in time.
+    """
 
     arkit: Float32[np.ndarray, "some 52"]
     head: Float32[np.ndarray, "some 7"]
     name: str = ""
+    acting: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
