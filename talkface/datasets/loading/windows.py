@@ -15,7 +15,7 @@ from talkface.datasets.format import schema
 from talkface.datasets.loading.augment import ON_PICTURE, check_mirror, light, mirror
 from talkface.datasets.loading.clip_data import ClipData, Cuttable, grid_ns
 from talkface.datasets.loading.companions import label_groups
-from talkface.datasets.loading.pictures import Pictures, move_points, nearest, resize
+from talkface.datasets.loading.pictures import NOSE_TIP, Face, Pictures, cut_out, face_of, move_points, nearest, resize
 from talkface.datasets.loading.reference import REFERENCE, far_frames
 from talkface.datasets.loading.shared_batch import Field
 from talkface.datasets.reader import Dataset, Sample
@@ -162,10 +162,22 @@ class Windows:
         """The columns to read, by member. Raises ConfigError for one that the dataset does not have."""
         if self.pictures is not None and not dataset.info.has_video:
             raise ConfigError(f"{dataset.url}: was made without pictures")
-        found = {schema.member_name(c): dataset.spec(c) for c in dict.fromkeys(("pts", *self.columns))}
+        wanted = dict.fromkeys(("pts", *self.columns, *self._aligning(dataset)))
+        found = {schema.member_name(c): dataset.spec(c) for c in wanted}
         if self.mirror:
-            check_mirror(found.values(), pictures=self.pictures is not None)
+            own = [found[schema.member_name(c)] for c in self.columns]
+            check_mirror(own, pictures=self.pictures is not None)
         return found
+
+    def _aligning(self, dataset: Dataset) -> tuple[str, ...]:
+        """The columns that say where the nose is, where pictures are aligned by it."""
+        if self.pictures is None or self.pictures.centre != "nose":
+            return ()
+        there = {spec.name for spec in dataset.specs()}
+        points = next((name for name in NOSE_TIP if name in there), None)
+        if points is None or "box" not in there:
+            raise ConfigError(f'{dataset.url}: centre="nose" needs the columns box, and lm or lm68')
+        return points, "box"
 
     def members(self, dataset: Dataset) -> tuple[str, ...]:
         """All members to read."""
@@ -319,8 +331,8 @@ class Windows:
         shown = frames if in_place else np.empty((len(different), size, size, 3), np.uint8)
         for number, frame in enumerate(clip.frames(different.tolist())):
             if number == 0:
-                x, y, side = self.pictures.square(len(frame), rng)
-            resize(frame[y : y + side, x : x + side], shown[number])
+                x, y, side = self.pictures.square(len(frame), rng, self._face(window, clip))
+            resize(cut_out(frame, x, y, side), shown[number])
         if not in_place:
             shown = light(shown, self.pictures.light, rng) if self.pictures.light else shown
             own = len(wanted) - self.reference
@@ -334,6 +346,12 @@ class Windows:
         for name in window:
             if name.removeprefix(REFERENCE) in ON_PICTURE:
                 window[name][...] = move_points(window[name], to_picture)
+
+    def _face(self, window: Mapping[str, np.ndarray], clip: ClipData) -> Face | None:
+        """What pictures are aligned by."""
+        if self.pictures is None or self.pictures.centre != "nose":
+            return None
+        return face_of(clip.native, window["frame_index"][window["valid"]], clip.crop)
 
     def _index(self, window: Mapping[str, np.ndarray], clip: ClipData) -> Int64[np.ndarray, " wanted"]:
         """Which of the video's frames are shown: those of the window that lie in the clip, then those of reference."""
