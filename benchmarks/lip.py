@@ -41,6 +41,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--lip-preset", default="modern")
     parser.add_argument("--expert-preset", default="modern")
     parser.add_argument("--emodiff-set", nargs="*", default=["dropout=0.1"], help="configuration of emodiff's tiny")
+    parser.add_argument("--sound", default="mel", help="column that lip listens to: mel or speech")
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one unless given")
 
 
@@ -80,7 +81,7 @@ class Models:
 
         others = train.where(~pc.field("key").isin(next_held.clips.column("key")))
         expert = (options.expert_preset, ["sound=mel", *options.expert_set])
-        lip = ["sound=mel", *options.lip_set]
+        lip = [f"sound={options.sound}", *options.lip_set]
         teacher = trained("sync_expert", *expert, others, next_held, runs / "teacher")
         self.expert = last(trained("sync_expert", *expert, train, None, runs / "sync_expert"))
         self.lip = last(trained("lip", options.lip_preset, lip, train, None, runs / "lip"))
@@ -154,6 +155,7 @@ def jaws(train: Any, held: Any, keys: list[str], models: Models) -> dict[str, fl
         "sound energy, fitted gain": regression(train, energy, 1e-3),
         "ridge regression from mel": regression(train, around, PENALTY),
         "the same, mel at each clip's own level": regression(train, around_own, OWN_PENALTY),
+        **of_speech(train),
         "lip before its first step (ridge, sound in place)": made(untrained(models.lip), 0),
         "lip, Audio2BS alone": made(models.lip, 0),
         "lip, with residue": made(models.lip, 1),
@@ -175,6 +177,22 @@ def jaws(train: Any, held: Any, keys: list[str], models: Models) -> dict[str, fl
                 rs.append(0.0 if still else float(np.corrcoef(real[known], guess[known])[0, 1]))
         found[name] = float(np.mean(rs))
     return found
+
+
+def of_speech(train: Any) -> dict[str, Predict]:
+    """Ridge regressions from five rows of the column speech, where the dataset has it."""
+    if "speech" not in {spec.name for spec in train.specs()}:
+        return {}
+    return {"ridge regression from speech, at each clip's own level": regression(train, around_speech, OWN_PENALTY)}
+
+
+def around_speech(dataset: Any, key: str) -> np.ndarray:
+    """Five rows of speech around each frame, less the clip's mean and in its deviations."""
+    rows, spec = dataset.arrays(key, ["speech"])["speech"].astype(np.float64), dataset.spec("speech")
+    rows = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-2)
+    at = (times(dataset, key) / 1e9 - spec.first_seconds) * spec.rate
+    index = (at[:, None] + np.arange(-2, 3)).round().astype(int).clip(0, len(rows) - 1)
+    return rows[index].reshape(len(index), -1)
 
 
 def untrained(model: Any) -> Any:
@@ -252,8 +270,9 @@ def made(model: Any, which: int) -> Predict:
     from talkface.vocab import MOUTH
 
     def predict(dataset: Any, key: str) -> np.ndarray:
-        mel = dataset.arrays(key, ["mel"])["mel"]
-        mouths = model.task.mouth(model.net, mel, times(dataset, key), look_of(dataset, key))
+        column = model.task.config.sound
+        rows = dataset.arrays(key, [column])[column]
+        mouths = model.task.mouth(model.net, rows, times(dataset, key), look_of(dataset, key))
         return mouths[which][:, MOUTH.index("jawOpen")]
 
     return predict
@@ -274,11 +293,18 @@ def generated(emodiff: Any, lip: Any = None) -> Predict:
 def motion_of(dataset: Any, key: str, emodiff: Any, lip: Any = None) -> Any:
     """What is made for a clip's sound in its own style; the same draw each time."""
     from talkface.generate.motion import sample
-    from talkface.train.protocols import Speech
     from talkface.train.tasks.emodiff import EmoDiffSampling
 
-    speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
+    speech = speech_of(dataset, key, emodiff, lip)
     return sample(emodiff, speech, style_of(dataset, key), EmoDiffSampling(steps=20), lip=lip).motions[0]
+
+
+def speech_of(dataset: Any, key: str, *models: Any) -> Any:
+    """A clip's sound with the columns that some models listen to."""
+    from talkface.train.base import Speech
+
+    columns = list(dict.fromkeys(model.task.config.sound for model in models if model is not None))
+    return Speech(face_of(dataset, key).sound, dataset.arrays(key, columns))
 
 
 def style_of(dataset: Any, key: str) -> Any:
@@ -421,10 +447,9 @@ def moved_mouth(motion: Any) -> Any:
 
 def refined(dataset: Any, key: str, motion: Any, lip: Any) -> Any:
     """The motion with the mouth that a lip model makes for the clip's sound."""
-    from talkface.train.protocols import Speech
     from talkface.vocab import ARKIT, MOUTH
 
-    speech = Speech(face_of(dataset, key).sound, {"mel": dataset.arrays(key, ["mel"])["mel"]})
+    speech = speech_of(dataset, key, lip)
     better = lip.task.refine(lip.net, motion, speech, style_of(dataset, key))
     others = [i for i, name in enumerate(ARKIT) if name not in MOUTH]
     assert np.array_equal(better.arkit[:, others], motion.arkit[:, others], equal_nan=True)

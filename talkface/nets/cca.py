@@ -15,32 +15,36 @@ CEPSTRA: Final = 24
 BEFORE, MIDDLE, AFTER = (1, 4), 7, (10, 13)
 """Which rows around a frame are looked at, each averaged with the next: in the middle of all frames of a window, and at
 its ends those before the first and after the last."""
-STEP: Final = 2
-"""Rows of mel from one that is looked at to the next."""
+MEL_BANDS: Final = 80
+"""Rows of this width are log-mel and go through a cosine transform; states of a network are taken as they are."""
 
 
 def cepstra_of(rows: Float[torch.Tensor, "*batch bands"]) -> Float[torch.Tensor, "*batch kept"]:
-    """Cosine transform of the bands; the first `CEPSTRA` coefficients."""
+    """Cosine transform of the bands of mel, its first `CEPSTRA` coefficients; other rows are themselves."""
+    if rows.shape[-1] != MEL_BANDS:
+        return rows
     basis = scipy.fft.dct(np.eye(rows.shape[-1]), axis=1, norm="ortho")[:, :CEPSTRA]
     return rows @ torch.from_numpy(basis).to(rows)
 
 
-def centre_taps() -> Float[np.ndarray, "taps 2"]:
-    """Rows of a frame in pairs, as `PairedRows` looks at them: rows of mel from the frame, and half their distance."""
+def centre_taps(step: float) -> Float[np.ndarray, "taps 2"]:
+    """Rows of a frame in pairs, as `frame_cepstra` looks at them: rows from the frame, and half their distance.
+    ``step`` is how many rows of the column lie from one that is looked at to the next."""
     first = np.arange(0, ROWS, 2)
-    return np.stack([_place(first), np.full(len(first), STEP / 2)], axis=1)
+    return np.stack([_place(first, step), np.full(len(first), step / 2)], axis=1)
 
 
-def window_taps(frames: int, rows_a_frame: float) -> Float[np.ndarray, "taps 2"]:
-    """The same for a window of frames, as `WindowRows` looks at them: from its first frame."""
+def window_taps(frames: int, rows_a_frame: float, step: float) -> Float[np.ndarray, "taps 2"]:
+    """The same for a window of frames, as `window_cepstra` looks at them: from its first frame."""
     steps = np.arange(frames) * rows_a_frame
-    at = np.concatenate([_place(np.array(BEFORE)), steps + _place(MIDDLE), steps[-1] + _place(np.array(AFTER))])
-    return np.stack([at, np.full(len(at), STEP / 2)], axis=1)
+    before, middle, after = (_place(np.array(rows), step) for rows in (BEFORE, MIDDLE, AFTER))
+    at = np.concatenate([before, steps + middle, steps[-1] + after])
+    return np.stack([at, np.full(len(at), step / 2)], axis=1)
 
 
-def _place(row: Any) -> Any:
-    """Rows of mel from the frame to the middle of a pair that begins with this row of the 16."""
-    return (row + 0.5 - (ROWS - 1) / 2) * STEP
+def _place(row: Any, step: float) -> Any:
+    """Rows from the frame to the middle of a pair that begins with this row of the 16."""
+    return (row + 0.5 - (ROWS - 1) / 2) * step
 
 
 def _rows(sound: Float[torch.Tensor, "*batch flat"]) -> Float[torch.Tensor, "*batch 16 kept"]:

@@ -39,9 +39,9 @@ def test_a_clip_and_a_network_see_the_same_sound(strangers: str, takes: list[Tak
     seen = sound_of(sound_facts(dataset, "mel", level="own"), rows, times, 25.0)
     # The network's rows end with its last frame, the clip's a little later.
     middle = slice(10, -20)
-    assert np.allclose(frame_cepstra(seen)[0, middle], take.sound(centre_taps(), 0)[middle], atol=2e-2)
+    assert np.allclose(frame_cepstra(seen)[0, middle], take.sound(centre_taps(2), 0)[middle], atol=2e-2)
     windows = window_cepstra(every_window(seen[0], T)).flatten(1)
-    assert np.allclose(windows[middle], take.sound(window_taps(T, 80 / 25), 0)[: len(windows)][middle], atol=2e-2)
+    assert np.allclose(windows[middle], take.sound(window_taps(T, 80 / 25, 2), 0)[: len(windows)][middle], atol=2e-2)
 
 
 def test_late_sound_is_found_and_taken_back(takes: list[Take], late: dict[str, float]) -> None:
@@ -49,7 +49,9 @@ def test_late_sound_is_found_and_taken_back(takes: list[Take], late: dict[str, f
     moved = [replace(takes[0], cepstra=torch.roll(takes[0].cepstra, 8, dims=0)), *takes[1:]]
     before, found = late[takes[0].key], in_place(moved, T)
     assert found is not None and abs(before) <= 20 and abs(found[takes[0].key] - before - 100) <= 20
-    assert np.allclose(moved[0].sound(centre_taps(), 100)[20:-20], takes[0].sound(centre_taps(), 0)[20:-20], atol=1e-3)
+    assert np.allclose(
+        moved[0].sound(centre_taps(2), 100)[20:-20], takes[0].sound(centre_taps(2), 0)[20:-20], atol=1e-3
+    )
 
 
 def test_clips_beyond_those_to_learn_from_are_put_in_their_place(
@@ -66,7 +68,7 @@ def test_clips_beyond_those_to_learn_from_are_put_in_their_place(
 def test_directions_correlate_in_the_order_of_their_worth(takes: list[Take]) -> None:
     found = fit_cca(takes, dict.fromkeys((t.key for t in takes), 0.0), T)
     assert (np.diff(found.gains) <= 1e-9).all() and found.gains[0] > 0.5
-    sound = takes[0].sound(window_taps(T, 80 / 25), 0)[: len(takes[0].mouth) - T + 1] @ found.sound[:, 0]
+    sound = takes[0].sound(window_taps(T, 80 / 25, 2), 0)[: len(takes[0].mouth) - T + 1] @ found.sound[:, 0]
     mouth = np.lib.stride_tricks.sliding_window_view(takes[0].mouth, T, axis=0).swapaxes(1, 2)
     assert np.corrcoef(mouth.reshape(len(mouth), -1) @ found.mouth[:, 0], sound)[0, 1] > 0.7
 

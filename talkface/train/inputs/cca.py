@@ -22,7 +22,7 @@ from talkface.motion import steady_pts
 from talkface.nets.cca import centre_taps, cepstra_of, window_taps
 from talkface.train.base import Facts
 from talkface.train.inputs.audio_rows import own_level, rows_around
-from talkface.train.inputs.mouth import MOUTH_INDEX, SMALLEST, lively
+from talkface.train.inputs.mouth import MOUTH_INDEX, SMALLEST, STEPS, lively
 
 DIRECTIONS: Final = 12
 """Pairs of directions that are kept."""
@@ -42,6 +42,8 @@ LEAST_PEAK: Final = 10.0
 """Height over the median of other latenesses of a clip that fits: weighted correlation times the root of the frames."""
 FRAMES: Final = 8
 """Of the windows by which lip refinement finds a clip's lateness."""
+PLACED_BY: Final = "mel"
+"""Column by which a clip's lateness is found."""
 MOST: Final = 1000
 """Clips, evenly spaced, that closed forms learn from; the others are only put in their place."""
 FOLDS: Final = 5
@@ -61,6 +63,11 @@ class Take:
     cepstra: Float[torch.Tensor, "rows kept"]
     spec: ColumnSpec
     rate: float
+
+    @property
+    def step(self) -> float:
+        """Rows of its sound from one that is looked at to the next."""
+        return STEPS[self.spec.name]
 
     def sound(
         self, taps: Float[np.ndarray, "taps 2"], late_ms: float, times_ns: Int64[np.ndarray, " frames"] | None = None
@@ -146,7 +153,7 @@ def fit_cca(takes: Sequence[Take], late: Mapping[str, float], frames: int) -> Cc
 
 def ridge(takes: Sequence[Take], late: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
     """Weights (cepstra of a frame, 27) of the lively mouth on the sound, and the r of each shape, mean over clips."""
-    x = [_centred(take.sound(centre_taps(), late[take.key])) for take in takes]
+    x = [_centred(take.sound(centre_taps(take.step), late[take.key])) for take in takes]
     y = [_centred(take.mouth) for take in takes]
     frames = sum(map(len, x))
     variance = sum(part.T @ part for part in x)
@@ -175,8 +182,11 @@ def lateness(
 
 def ridge_facts(dataset: Dataset, column: str, rate: float) -> Facts:
     """What lip refinement starts from: ``ridge`` with the weights, how well each shape is told (``worth``), mean and
-    deviation of the shapes' logarithms; and the sound's lateness as `lateness` reads it."""
-    fit, about = placed(dataset, column, rate, FRAMES)
+    deviation of the shapes' logarithms; and the sound's lateness as `lateness` reads it, which mel tells."""
+    fit, about = placed(dataset, PLACED_BY, rate, FRAMES)
+    if column != PLACED_BY:
+        known = [take.key for take in fit]
+        fit = [take for key in known if (take := _take(dataset, dataset.row(key), column, rate))]
     weights, r = ridge(fit, about["late"])
     start = {
         "weights": weights, "worth": r.clip(0.01) ** 2, "rest": np.mean([t.rest for t in fit], axis=0),
@@ -244,7 +254,10 @@ def _at_every_lateness(
     step = LATENESS_MS[1] - LATENESS_MS[0]
     each = max(round(1000 / take.rate / step), 1)
     times = (np.arange(each * count + len(LATENESS_MS)) * (1000 / take.rate / each) + LATENESS_MS[0]) * NS / 1000
-    grid = take.sound(window_taps(frames, take.spec.rate / take.rate), 0, times.round().astype(np.int64)) @ directions
+    grid = (
+        take.sound(window_taps(frames, take.spec.rate / take.rate, take.step), 0, times.round().astype(np.int64))
+        @ directions
+    )
     return [grid[first : first + each * count : each] for first in range(len(LATENESS_MS))]
 
 
@@ -259,7 +272,7 @@ def _windows(rows: np.ndarray, frames: int) -> Float[np.ndarray, "windows width"
 
 
 def _windows_of_sound(take: Take, late: float, frames: int) -> Float[np.ndarray, "windows width"]:
-    return take.sound(window_taps(frames, take.spec.rate / take.rate), late)[: len(take.mouth) - frames + 1]
+    return take.sound(window_taps(frames, take.spec.rate / take.rate, take.step), late)[: len(take.mouth) - frames + 1]
 
 
 def _weights(takes: Sequence[Take]) -> Float[np.ndarray, " takes"]:

@@ -30,7 +30,7 @@ from talkface.render.overlay import curves
 from talkface.train import checkpoint
 from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.inputs.audio_features import SoundFacts
-from talkface.train.inputs.cca import lateness, ridge_facts
+from talkface.train.inputs.cca import PLACED_BY, lateness, ridge_facts
 from talkface.train.inputs.mouth import (
     CHUNK,
     MOUTH_INDEX,
@@ -70,7 +70,7 @@ class LipConfig(TaskConfig):
         description="Audio2BS learns from clips labelled neutral, or from all; unlabelled ones count as neutral",
     )
     start: Literal["random", "ridge"] = Field(
-        "random", description="the papers' LSTM; or a small network that starts from a ridge regression (mel only)"
+        "random", description="the papers' LSTM; or a small network that starts from a ridge regression (mel or speech)"
     )
     hidden: int = Field(256, ge=8, description="width of the LSTM, or of the small network")
     layers: int = Field(3, ge=1, description="of the LSTM")
@@ -91,8 +91,8 @@ class LipConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _ridge_needs_mel(self) -> Self:
-        if self.start == "ridge" and self.sound != "mel":
-            raise ValueError(f"start=ridge needs sound=mel, not {self.sound}")
+        if self.start == "ridge" and self.sound not in ("mel", "speech"):
+            raise ValueError(f"start=ridge needs sound=mel or sound=speech, not {self.sound}")
         if self.level == "style" and self.start != "ridge":
             raise ValueError("level=style needs start=ridge, which says how far the sound tells each shape")
         return self
@@ -102,6 +102,12 @@ class LipConfig(TaskConfig):
         columns = tuple(dict.fromkeys(("arkit", self.sound)))
         length = self.frames + 2 * self.context
         return Windows(length=length, fps=self.rate, columns=columns, stride=self.stride)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """A ridge puts sound in its place by mel, whatever it then listens to."""
+        placed_by = (PLACED_BY,) if self.start == "ridge" else ()
+        return tuple(dict.fromkeys((*self.windows.columns, *placed_by)))
 
     @property
     def companion(self) -> tuple[str, ...]:
