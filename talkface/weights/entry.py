@@ -33,6 +33,7 @@ class Weight:
     ``size`` is in bytes; ``size`` 0 and ``sha256`` "" mean that any content is taken, and are filled in for the file
     that was found; a folder's hash is that of its files' names and hashes. ``check`` is ``module:function``, called
     with the path where the hash cannot be known: it raises WeightsError if the content is not that of such a model.
+    ``sha256_head`` is the beginning of a hash of which only that is known: torchvision's names end with eight digits.
     ``commercial`` is whether the licence allows commercial use. ``install`` is the command that brings a wheel.
     """
 
@@ -51,6 +52,7 @@ class Weight:
     install: str = ""
     parts: tuple[Part, ...] = ()
     check: str = ""
+    sha256_head: str = ""
 
     @property
     def filename(self) -> str:

@@ -264,6 +264,8 @@ class Models:
             problem = f"expected {expected.size} bytes, got {size}"
         elif expected.sha256 and self._hash(path) != expected.sha256:
             problem = f"expected sha256 {expected.sha256}, got {self._hash(path)}"
+        elif (head := getattr(expected, "sha256_head", "")) and not self._hash(path).startswith(head):
+            problem = f"expected sha256 {head}..., got {self._hash(path)}"
         if problem:
             name = expected.filename if isinstance(expected, Weight) else expected.name
             raise WeightsError(f"{path}: not the {name} of the registry: {problem}. {how_to_get(weight)}")
