@@ -138,8 +138,8 @@ def models_used(info: Mapping[str, Any]) -> list[str]:
     ]
     if "arkit_head" in weights.get("arkit", []):
         lines.append(
-            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task was not "
-            "to be had. Get it: toolkit models pull face_landmarker[/bold]"
+            "[bold]NOTE: blendshapes are of PREVIEW quality (talkface's embedded head): face_landmarker.task could "
+            "not be downloaded. Get it: toolkit models pull face_landmarker[/bold]"
         )
     return lines
 
@@ -165,7 +165,7 @@ def print_forecast(plan: "Forecast", workers: int) -> None:
 def print_filter(found: "Survey", reasons: Mapping[str, "Rule"]) -> None:
     """``toolkit filter``: what each bound hides on its own, what nothing else hides, and all together."""
     if found.costs:
-        table = Table("score", "bound", "hides", "only it", "why", box=None, header_style="")
+        table = Table("score", "bound", "hidden", "hidden by this alone", "why", box=None, header_style="")
         for cost in found.costs:
             why = reasons[cost.score].why if cost.score in reasons else ""
             table.add_row(cost.score, _bound(cost.side, cost.bound), str(cost.alone), str(cost.only), why)

@@ -8,8 +8,10 @@ from tqdm import tqdm
 LINE_SECONDS = 30.0
 """How often a log gets a line."""
 
-_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
-_LINE = "{desc}: {percentage:3.0f}%, {n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} left{postfix}"
+_FORMAT = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}, elapsed {elapsed}, remaining {remaining}{postfix}"
+)
+_LINE = "{desc}: {percentage:3.0f}%, {n_fmt}/{total_fmt} {unit}, elapsed {elapsed}, remaining {remaining}{postfix}"
 
 
 class _Lines(tqdm):  # type: ignore[misc]

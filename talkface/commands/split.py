@@ -43,7 +43,7 @@ def command(
         threshold=old.threshold if threshold is None else threshold,
     )
     for name, (groups, clips, hours) in summary(dataset, splitting).items():
-        console.print(f"{name:6} {groups:6d} speakers or sources {clips:7d} clips {hours:9.3f} h", markup=False)
+        console.print(f"{name:6} {groups:6d} groups {clips:7d} clips {hours:9.3f} h", markup=False)
     if (doubtful := doubt(dataset, splitting)) is not None:
         errors.print(doubtful, markup=False)
     if dry_run:
@@ -52,6 +52,9 @@ def command(
     with dataset.folder.lock():
         write_splitting(dataset.folder, splitting)
         rebuild_by(dataset, read_selection(dataset.folder))
-    console.print(f"written: {dataset.folder.path('split.json')}; the shards were built anew", markup=False)
+    console.print(f"written: {dataset.folder.path('split.json')}; the shards were rebuilt", markup=False)
     for name in dataset.sidecars:
-        console.print(f"{name} lies beside the old shards. Run: toolkit annotate {url} --with {name}", markup=False)
+        console.print(
+            f"sidecar '{name}' is out of date: the shards were rebuilt. Run: toolkit annotate {url} --with {name}",
+            markup=False,
+        )

@@ -30,7 +30,7 @@ def mixed(
     buffer: int,
     draw: np.random.Generator,
 ) -> Int64[np.ndarray, " windows"]:
-    """Runs dealt like cards, then the windows within every ``buffer`` of them."""
+    """Shuffles runs of clips, then the windows inside every ``buffer`` of them."""
     place = np.argsort(draw.random(int(run_of.max()) + 1))[run_of]
     windows = windows[np.argsort(place, kind="stable")]
     return windows[np.lexsort((draw.random(len(windows)), _blocks(windows, buffer)))]
