@@ -13,6 +13,7 @@ from talkface.errors import ConfigError
 from talkface.generate import motion as motions
 from talkface.generate import transfer as transfers
 from talkface.generate import video as videos
+from talkface.generate.expression import dialled_style, recorded_style
 from talkface.generate.extract import read_portrait
 from talkface.generate.provenance import sampling_of
 from talkface.generate.speech import read_speech
@@ -51,7 +52,8 @@ def sample(
     style: str | Path | None = None,
     data: str | Dataset | None = None,
     emotion: str | None = None,
-    intensity: int | None = None,
+    intensity: float | str | None = None,
+    expression: str | Path | None = None,
     seed: int = 0,
     variants: int = 1,
     settings: Settings = None,
@@ -63,7 +65,9 @@ def sample(
     """Generate motion for a sound, or with ``picture`` a video of that face speaking.
 
     ``run`` is a run of ``talkface.train``, one of its checkpoints, or a loaded one. ``style`` is a video, a motion file
-    or the key of a clip of ``data``; ``emotion`` takes a clip of ``data`` with that label instead. ``lip`` is a run
+    or the key of a clip of ``data``; ``emotion`` takes a clip of ``data`` with that label instead. ``expression`` is a
+    run of expression_gan, which acts ``emotion`` at an ``intensity`` (0 to 1, or a curve ``seconds:value,...``), or a
+    recording (motion file, video, clip of ``data``) whose expressions a video follows. ``lip`` is a run
     that refines the mouth. The same ``seed`` gives the same result; variants differ.
 
     Raises ConfigError for what does not fit together, WeightsError for a checkpoint that cannot be used, SourceError
@@ -78,9 +82,16 @@ def sample(
     speech = read_speech(str(audio), [m for m in (model, refiner) if m is not None], store)
     about = {"sound": Path(audio).name}
     look: Style | None = None
-    if named or face is None:
+    if expression is not None:
+        frames = speech.frames(model.task.config.fps)
+        if Path(expression).is_dir():
+            gan = opened(expression, "best", device, store)
+            look = dialled_style(model, gan, emotion, "1" if intensity is None else str(intensity), frames, seed)
+        else:
+            look = recorded_style(model, str(expression), store, dataset, frames)
+    elif named or face is None:
         named_style = None if style is None else str(style)
-        look = read_style(named_style, store, data=dataset, emotion=emotion, intensity=intensity, seed=seed)
+        look = read_style(named_style, store, data=dataset, emotion=emotion, intensity=level_of(intensity), seed=seed)
     if face is not None:
         films = [
             videos.sample_video(model, speech, face, how, style=look, seed=seed + n, about=about | {"variant": n})
@@ -124,6 +135,13 @@ def transfer(
             yield transfers.transfer(model, face, replace(moves, sound=sound), how, seed=seed)
         else:
             yield transfers.transfer(model, face, moves, how, seed=seed)
+
+
+def level_of(intensity: float | str | None) -> int | None:
+    """The intensity of a label. Raises ConfigError for what is no level."""
+    if intensity is None or str(intensity) in ("1", "2", "3"):
+        return None if intensity is None else int(intensity)
+    raise ConfigError(f"--intensity {intensity}: labels have 1, 2 or 3. Others need --expression.")
 
 
 def opened(run: str | Path | Model, checkpoint: str, device: str, models: Models) -> Model:

@@ -21,7 +21,12 @@ def command(
     style: Annotated[str | None, typer.Option(help="Video, motion file, or key of a clip of --data.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="Dataset of --style's key and of --emotion.")] = None,
     emotion: Annotated[str | None, typer.Option(help="Style of a clip with this label: angry, ...")] = None,
-    intensity: Annotated[int | None, typer.Option(help="Intensity of --emotion: 1, 2 or 3.")] = None,
+    intensity: Annotated[
+        str | None, typer.Option(help="Of --emotion: 1, 2 or 3; with --expression 0..1, or a curve 0:0,2:1 (seconds).")
+    ] = None,
+    expression: Annotated[
+        str | None, typer.Option("--expression", help="Run of expression_gan, motion file, video or clip to act like.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed, also of the clip that --emotion picks.")] = 0,
     variants: Annotated[int, typer.Option(min=1, help="How many to draw: OUT-1, OUT-2, ...")] = 1,
     set_: SamplingChanges = None,
@@ -50,7 +55,8 @@ def command(
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
     model = opened(run, checkpoint, device, store_of(models, offline))
     made = sample(
-        model, audio, picture=picture, lip=lip, style=style, data=data, emotion=emotion, intensity=intensity, seed=seed,
+        model, audio, picture=picture, lip=lip, style=style, data=data, emotion=emotion, intensity=intensity,
+        expression=expression, seed=seed,
         variants=variants, settings=sampling_of(model.task, set_ or ()), models=models, offline=offline, device=device,
     )  # fmt: skip
     for number, one in enumerate(made.results, 1):
