@@ -15,3 +15,8 @@ SINGLE_THREAD: Final = {
 def one_thread() -> None:
     """Settle this process's thread counts; call before anything imports NumPy."""
     os.environ.update(SINGLE_THREAD)
+
+
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

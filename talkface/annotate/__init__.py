@@ -1,1 +1,5 @@
 """Pictures and sound to named columns: one file an annotator."""
+
+from talkface import make_callable
+
+make_callable(__name__)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from talkface.api.weights import store_of
 from talkface.config import Strict, parse
 from talkface.datasets.open import open_dataset
 from talkface.datasets.reader import Dataset
@@ -147,11 +148,6 @@ def level_of(intensity: float | str | None) -> int | None:
 def opened(run: str | Path | Model, checkpoint: str, device: str, models: Models) -> Model:
     """A run's model, unless it is one already; frozen weights of the registry are among ``models``."""
     return run if isinstance(run, Model) else checkpoints.load(run, which=checkpoint, device=device, models=models)
-
-
-def store_of(models: str | Path | Models | None, offline: bool) -> Models:
-    """Model files: those of a folder first."""
-    return models if isinstance(models, Models) else Models(models, offline=offline)
 
 
 def dataset_of(data: str | Dataset | None) -> Dataset | None:

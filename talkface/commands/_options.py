@@ -1,12 +1,12 @@
 """What several commands share: arguments, exit codes, and how flags become settings."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from talkface.config import PRESETS, Build, Ingest
+from talkface.threads import core_count
 
 OK, FAILED, MISTAKEN, SOME_REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all good; the run or a check failed; a mistake on the command line; some source rejected; Ctrl-C."""
@@ -50,22 +50,14 @@ def settings_of(
     fix_offset: bool = False,
 ) -> Ingest:
     """The file's settings, and over them those of the command line."""
-    from talkface.annotate.base import require_scores, settled
+    from talkface.api import ingest
 
-    settings = Ingest.load(config)
-    require_scores(settings.build.thresholds, likely=settings.pack.wanted)
-    pack = settings.pack.model_copy(update={"annotate": settled(settings.pack.annotate)})
-    if with_ is not None:
-        pack = pack.model_copy(update={"annotators": names_in(with_)})
-    if not video:
-        pack = pack.model_copy(update={"keep_video": False})
-    if speaking:
-        pack = pack.model_copy(update={"cut": pack.cut.model_copy(update={"speaking": True})})
-    if fix_offset:
-        moved = {**pack.annotate.get("sync", {}), "fix_offset": True}
-        pack = pack.model_copy(update={"annotate": {**pack.annotate, "sync": moved}})
-    _tell_of_idle(settings.build, pack.wanted)
-    return settings.model_copy(update={"pack": pack, "layout": layout or settings.layout})
+    named = None if with_ is None else names_in(with_)
+    settings = ingest.settings_of(
+        config, layout=layout, annotators=named, video=video, speaking=speaking, fix_offset=fix_offset
+    )
+    _tell_of_idle(settings.build, settings.pack.wanted)
+    return settings
 
 
 def _tell_of_idle(build: Build, annotators: tuple[str, ...]) -> None:
@@ -80,6 +72,5 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def worker_count(asked: int | None) -> int:
-    if asked is not None:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processes: as many as asked for, else cores."""
+    return core_count() if asked is None else asked

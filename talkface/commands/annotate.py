@@ -15,7 +15,6 @@ from talkface.commands._options import (
     With,
     Workers,
     names_in,
-    worker_count,
 )
 
 
@@ -36,28 +35,18 @@ def command(
 
     Example: `toolkit annotate dataset --with mel,voice`
     """
+    from talkface.api.annotate import annotate
     from talkface.config import Ingest
     from talkface.console import annotate_bar, print_annotated
-    from talkface.datasets.sidecars.job import Made, annotate_dataset
-    from talkface.store import Folder
-    from talkface.weights import Models
+    from talkface.datasets.sidecars.job import Made
 
-    settings = None if config is None else Ingest.load(config).pack.annotate
-    folder, count, made = Folder(url), worker_count(workers), list[Made]()
+    settings, made = None if config is None else Ingest.load(config).pack.annotate, list[Made]()
     try:
-        with folder.lock(), annotate_bar() as observe:
-            folder.sweep()
-            annotate_dataset(
-                url,
-                names_in(with_ or ""),
-                settings,
-                Models(models, offline=offline),
-                use=licence,
-                workers=count,
-                scheduler=scheduler,
-                observe=observe,
-                finished=made.append,
-            )
+        with annotate_bar() as observe:
+            annotate(
+                url, names_in(with_ or ""), settings=settings, licence=licence, workers=workers, scheduler=scheduler,
+                models=models, offline=offline, observe=observe, finished=made.append,
+            )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("Stopped. Finished work is kept; run the same command again to go on.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -17,9 +17,8 @@ def command(
 
     Example: `toolkit export dataset --as livelink --out recordings`
     """
+    from talkface.api.dataset import export
     from talkface.console import console
-    from talkface.datasets.export import export
-    from talkface.datasets.open import open_dataset
 
-    clips = export(open_dataset(url, split=split), out, form)
+    clips = export(url, out, form, split=split)
     console.print(f"{out}: {clips} clips as {form}", markup=False)

@@ -42,7 +42,8 @@ def command(
     """
     import torch
 
-    from talkface.api.sample import opened, sample, store_of
+    from talkface.api.sample import opened, sample
+    from talkface.api.weights import store_of
     from talkface.console import console
     from talkface.errors import ConfigError
     from talkface.generate.provenance import sampling_of

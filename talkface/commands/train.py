@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from talkface.commands._options import INTERRUPTED, Cpu, ModelsDir, Offline, worker_count
+from talkface.commands._options import INTERRUPTED, Cpu, ModelsDir, Offline
 
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
@@ -40,23 +40,15 @@ def command(
 
     Example: `toolkit train emodiff --data mead --out runs/emodiff --preset tiny`
     """
-    import torch
-
+    from talkface.api.train import train
     from talkface.console import console, errors
-    from talkface.train.base import configure
-    from talkface.train.data import split
-    from talkface.train.loop import train
-    from talkface.weights import Models
 
-    settings = configure(task, preset, config, set_ or ())
-    cores = worker_count(None)
-    used = min(4, cores - 1) if workers is None else workers
-    # Threads that wait for a core take turns at every operation: a tiny network is many times slower on two.
-    torch.set_num_threads(threads or (1 if preset == "tiny" else max(cores - used, 1)))
-    clips, held = split(data, hold_out)
     try:
-        store = Models(models, offline=offline)
-        train(task, settings, clips, held, out, resume=resume, workers=used, cpu=cpu, models=store, say=console.print)
+        train(
+            task, data, out, preset=preset, config=config, settings=set_ or (), resume=resume, hold_out=hold_out,
+            workers=workers, cpu=cpu, threads=threads, models=models, offline=offline,
+            say=console.print,
+        )  # fmt: skip
     except KeyboardInterrupt:
         errors.print("Stopped. The last checkpoint is kept; go on with --resume.")
         raise typer.Exit(INTERRUPTED) from None

@@ -29,7 +29,8 @@ def command(
     """
     import torch
 
-    from talkface.api.sample import opened, store_of, transfer
+    from talkface.api.sample import opened, transfer
+    from talkface.api.weights import store_of
     from talkface.console import console
     from talkface.errors import ConfigError
     from talkface.generate.provenance import sampling_of

@@ -1,1 +1,5 @@
 """Motion to pictures: the synthetic talking face and overlays."""
+
+from talkface import make_callable
+
+make_callable(__name__)
