@@ -316,6 +316,11 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
             f"{path}: made by talkface {about.talkface}, and this is {__version__}: it would not go on as it began. "
             "Choose another --out, or go on with the talkface that made it."
         )
+    if about.format < FORMAT:
+        raise ConfigError(
+            f"{path}: an older talkface made it (format {about.format}), which counted its place in the data another "
+            "way: it can be sampled from, and not resumed. Choose another --out, or go on with the older talkface."
+        )
     before, now = (_flat(c.model_dump(mode="json")) for c in (config_of(about), config))
     free = {"training.log_every", "training.keep"}
     free |= {"training.steps"} if config.training.schedule == "constant" else set()
@@ -325,11 +330,6 @@ def refuse_mismatch(about: About, name: str, config: TaskConfig, data: Mapping[s
                 f"{path}: {key} was {before.get(key)!r} and is {now.get(key)!r} now. Resume with the configuration it "
                 "was made with, or choose another --out."
             )
-    if about.data["hash"] != data["hash"] and about.format == 1:
-        raise ConfigError(
-            f"{path}: an older talkface made it and recorded less of its data: whether they are the same is not known. "
-            "Choose another --out, or go on with the talkface that made it."
-        )
     if about.data["hash"] != data["hash"]:
         raise ConfigError(
             f"{path}: was trained on other data ({about.data['url']}, {about.data['hash']}; now {data['url']}, "

@@ -1,6 +1,6 @@
 """Weights and optimizer states whole and by name, however they are spread over processes (one, DDP or FSDP)."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ def optimizer_of(
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """An optimizer's tensors as ``parameter|part``, and its groups as plain values."""
     state: Any = dcp.get_optimizer_state_dict(model, optimizer, options=WHOLE)
-    tensors = {f"{name}|{part}": value for name, of in state.get("state", {}).items() for part, value in of.items()}
+    tensors = {key: value for name, of in state.get("state", {}).items() for key, value in _flat(name, of).items()}
     return tensors, state.get("param_groups", [])
 
 
@@ -39,7 +39,19 @@ def set_optimizer(
     """The opposite of `optimizer_of`."""
     state: dict[str, Any] = {}
     for key, value in tensors.items():
-        name, _, part = key.rpartition("|")
-        state.setdefault(name, {})[part] = value
+        *path, last = key.split("|")
+        of = state
+        for part in path:
+            of = of.setdefault(part, {})
+        of[last] = int(value) if value.ndim == 0 and value.dtype == torch.int64 else value
     whole: Any = {"state": state, "param_groups": groups}
     dcp.set_optimizer_state_dict(model, optimizer, whole, options=WHOLE)
+
+
+def _flat(name: str, of: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Tensors as ``name|part``. 8-bit optimizers also have an int, their count of steps, and parts in parts."""
+    flat: dict[str, torch.Tensor] = {}
+    for part, value in of.items():
+        key = f"{name}|{part}"
+        flat |= _flat(key, value) if isinstance(value, dict) else {key: torch.as_tensor(value).clone()}
+    return flat

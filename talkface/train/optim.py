@@ -1,6 +1,6 @@
 """Phases of a step, the parameters that each owns, their optimizers and learning rates."""
 
-import importlib.util
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,13 +77,12 @@ def only(part: Part, parts: Sequence[Part]) -> Iterator[None]:
 def _kind(name: str) -> Any:
     if name != "adamw8bit":
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    for module in ("bitsandbytes.optim", "torchao.optim"):
-        if importlib.util.find_spec(module.partition(".")[0]):
-            return importlib.import_module(module).AdamW8bit
-    raise ConfigError(
-        "training.optimizer: adamw8bit needs a library that is not installed. Run: pip install bitsandbytes (or "
-        "torchao), or take adamw."
-    )
+    try:
+        return importlib.import_module("bitsandbytes.optim").AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            f"training.optimizer: adamw8bit needs bitsandbytes ({error}). Run: pip install bitsandbytes; or take adamw."
+        ) from error
 
 
 def learning_rate(settings: Training, step: int) -> float:

@@ -1,7 +1,9 @@
 """Where weights begin, what is frozen, and that neither is lost or taken for another."""
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +19,8 @@ from talkface.train import checkpoint
 from talkface.train.base import configure
 from talkface.train.data import split
 from talkface.train.loop import Result, Run, train
+from talkface.train.optim import parts_of
+from talkface.train.recompute import recompute
 from talkface.train.start import Begun, Source, begin, digest, fill
 from talkface.weights import Models
 from tests.conftest import Toolkit, command
@@ -217,3 +221,41 @@ def test_patterns_say_what_is_trained(talkers: str, tmp_path: Path) -> None:
     assert made.weights().keys() == made.model.state_dict().keys() and made.frozen.keys() == {"frozen.vae"}
     with pytest.raises(ConfigError, match=r"training\.trainable: lst\.\* matches none of encoder\.0\.weight"):
         started("lst.*")
+
+
+def test_computed_again_is_the_same_to_the_bit_and_keeps_less(talkers: str, tmp_path: Path) -> None:
+    """Dropout too; blocks with batch normalisation would count a batch twice, and are left alone."""
+    clips, held = split(talkers)
+    said, losses = dict[bool, list[str]](), []
+    for again in (False, True):
+        some = (f"training.checkpointing={again}".lower(), "training.steps=3", "training.log_every=1", "dropout=0.1",
+                "width=32", "heads=2", "training.batch_size=8", "training.evaluate_batches=1")  # fmt: skip
+        config, out = configure("emodiff", "tiny", None, some), tmp_path / str(again)
+        train("emodiff", config, clips, held, out, cpu=True, say=said.setdefault(again, []).append)
+        losses.append(log_of(out))
+    assert losses[0] == losses[1]
+    one, other = (tensors_of(tmp_path / str(again), 3) for again in (False, True))
+    assert all(torch.equal(v, other[k]) for k, v in one.items())
+    kept = [float(re.search(r"([\d.]+) MB activations", said[again][1])[1]) for again in (False, True)]
+    assert kept[1] < kept[0] / 2
+    with pytest.raises(ConfigError, match="no blocks whose activations"):
+        recompute(stages.Task(configure(STAGES, "tiny"), {}), stages.Net(1))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_without_its_library_the_8_bit_optimizer_is_refused_in_a_sentence() -> None:
+    config = configure(STAGES, "tiny", None, ["training.optimizer=adamw8bit"])
+    with pytest.raises(ConfigError, match="pip install bitsandbytes; or take adamw"):
+        parts_of(stages.Task(config, {}), stages.Net(1), config.training)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="no bitsandbytes")
+def test_8_bit_moments_go_on_to_the_bit(talkers: str, tmp_path: Path) -> None:
+    clips, _ = split(talkers, "none")
+    for name, ends in (("whole", (4,)), ("cut", (2, 4))):
+        for end in ends:
+            config = configure("emodiff", "tiny", None, ["training.optimizer=adamw8bit", f"training.steps={end}",
+                                                         "training.batch_size=4"])  # fmt: skip
+            train("emodiff", config, clips, None, tmp_path / name, resume=end != ends[0], cpu=True)
+    whole, cut = (tensors_of(tmp_path / name, 4) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(v, cut[k]) for k, v in whole.items())
