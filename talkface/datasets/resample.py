@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int64
 from talkface.clip import NS, ColumnSpec
 
 How = Literal["linear", "nearest", "slerp"]
+WHOLE = ("latent",)
+"""Columns whose rows are pictures: between two of them there is none."""
 QUATERNION = ("qw", "qx", "qy", "qz")
 
 
@@ -68,12 +70,14 @@ def resample_column(
 ) -> np.ndarray:
     """As `resample`, by what the column is: its quaternion, if it has one, is never mixed part by part.
 
-    ``how`` None takes slerp where there is a quaternion, nearest for whole numbers, linear otherwise. The other parts
-    of a column with a quaternion are linear. Raises ValueError for slerp of a column without one.
+    ``how`` None takes slerp where there is a quaternion, nearest for whole numbers and latents, linear otherwise. The
+    other parts of a column with a quaternion are linear. Raises ValueError for slerp of a column without one.
     """
     at = quaternion_at(spec)
     if how == "slerp" and at is None:
         raise ValueError(f"{spec.name} holds no quaternion: use how='linear' or 'nearest'")
+    if how is None and spec.name in WHOLE:
+        how = "nearest"
     if how is None:
         how = "linear" if np.issubdtype(values.dtype, np.floating) else "nearest"
     if at is None or how == "nearest":

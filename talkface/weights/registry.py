@@ -160,6 +160,17 @@ REGISTRY: Final[Mapping[str, Weight]] = {
             ),
         ),
         Weight(
+            name="sd_vae",
+            file="sd-vae-ft-mse",
+            kind="registration",
+            licence="MIT",
+            commercial=True,
+            description="Stable Diffusion's autoencoder, fine-tuned: pictures to latents an eighth of the size",
+            url="https://huggingface.co/stabilityai/sd-vae-ft-mse",
+            parts=(Part(name="config.json"), Part(name="diffusion_pytorch_model.safetensors")),
+            check="talkface.annotate.vae:load_autoencoder",
+        ),
+        Weight(
             name="fan",
             file="2DFAN4-11f355bf06.pth.tar",
             kind="download",

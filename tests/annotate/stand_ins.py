@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from diffusers import AutoencoderKL
 from face_alignment.models import FAN
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -245,18 +246,28 @@ def random_wav2vec(folder: Path, **changes: Any) -> None:
     (folder / "vocab.json").write_text(json.dumps(VOCABULARY))
 
 
+def random_vae(folder: Path) -> None:
+    """A folder like sd-vae-ft-mse: four blocks, narrow."""
+    with _random(4):
+        AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=4, scaling_factor=0.18215,
+        ).save_pretrained(folder)  # fmt: skip
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "deca": random_deca,
     "fan": random_fan,
     "light_asd": random_light_asd,
     "moonshine_tiny_en": random_moonshine,
+    "sd_vae": random_vae,
     "sface": random_sface,
     "syncnet": random_syncnet,
     "wav2vec": random_wav2vec,
 }
 """Name in the registry to what writes such a file (or folder) with random weights."""
 
-SETTINGS: dict[str, dict[str, Any]] = {"fan": {"flip": False}, "wav2vec": {"depth": 1}}
+SETTINGS: dict[str, dict[str, Any]] = {"fan": {"flip": False}, "wav2vec": {"depth": 1}, "vae": {"side": 64}}
 """Settings of annotators on stand-ins, where the default ones do not fit or take long."""
 
 

@@ -42,6 +42,11 @@ class Pictures:
         if self.centre not in ("crop", "nose"):
             raise ConfigError(f"Pictures: centre is crop or nose, got {self.centre!r}")
 
+    @property
+    def changes(self) -> bool:
+        """Whether pictures show something else than the whole crop."""
+        return bool(self.zoom or self.light or self.part != 1 or self.centre != "crop")
+
     def square(self, side: int, rng: np.random.Generator, face: "Face | None" = None) -> tuple[int, int, int]:
         """x, y and side of the part to keep of a crop with ``side`` pixels; around the nose of a ``face``."""
         middle = max(round((side if face is None else HEIGHTS * face.height) * self.part), 1)

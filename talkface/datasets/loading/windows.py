@@ -107,6 +107,8 @@ class Windows:
             )
         if self.sound_margin and self.sound_rows == "frames":
             raise ConfigError('sound_margin is for rows on the sound\'s own clock: leave sound_rows at "native"')
+        if "latent" in self.columns and (self.mirror or (self.pictures is not None and self.pictures.changes)):
+            raise ConfigError("latents show the whole crop: set mirror, zoom and light to 0, part to 1, centre to crop")
         if taken := {"pts", "valid"} & set(self.columns):
             raise ConfigError(f"{', '.join(taken)}: every window says which of its frames are valid, and their times")
 
