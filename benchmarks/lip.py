@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--lip-preset", default="modern")
     parser.add_argument("--expert-preset", default="modern")
     parser.add_argument("--emodiff-set", nargs="*", default=["dropout=0.1"], help="configuration of emodiff's tiny")
-    parser.add_argument("--sound", default="mel", help="column that lip listens to: mel or speech")
+    parser.add_argument("--sound", default="mel", help="column that lip and the expert listen to: mel or speech")
     parser.add_argument("--keep", type=Path, help="folder for the runs; a temporary one unless given")
 
 
@@ -80,7 +81,7 @@ class Models:
         from talkface.errors import ConfigError
 
         others = train.where(~pc.field("key").isin(next_held.clips.column("key")))
-        expert = (options.expert_preset, ["sound=mel", *options.expert_set])
+        expert = (options.expert_preset, [f"sound={options.sound}", *options.expert_set])
         lip = [f"sound={options.sound}", *options.lip_set]
         teacher = trained("sync_expert", *expert, others, next_held, runs / "teacher")
         self.expert = last(trained("sync_expert", *expert, train, None, runs / "sync_expert"))
@@ -474,10 +475,26 @@ def face_of(dataset: Any, key: str) -> Any:
 
 
 def expert_of(model: Any) -> Any:
-    from talkface.annotate.mel import log_mel
+    """A trained expert, and the ear that it was trained with."""
     from talkface.train.tasks.sync_expert import Expert
 
-    return Expert(model.task, model.net, log_mel)
+    name = model.task.config.sound
+    return Expert(model.task, model.net, lambda sound: heard(name, sound.tobytes()))
+
+
+@cache
+def heard(column: str, samples: bytes) -> np.ndarray:
+    """A column of sound: each clip's is asked for once a shift."""
+    from talkface.annotate.mel import log_mel
+    from talkface.annotate.speech import Annotator, SpeechEncoderConfig
+    from talkface.weights import Models as Files
+
+    sound = np.frombuffer(samples, np.int16)
+    if column == "mel":
+        return log_mel(sound)
+    ear = Annotator(SpeechEncoderConfig())
+    ear.open(Files(offline=True))
+    return ear.states(sound)
 
 
 def cosines(judge: Any, face: Any, shift: int) -> np.ndarray:

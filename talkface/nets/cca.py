@@ -27,6 +27,11 @@ def cepstra_of(rows: Float[torch.Tensor, "*batch bands"]) -> Float[torch.Tensor,
     return rows @ torch.from_numpy(basis).to(rows)
 
 
+def n_cepstra(bands: int) -> int:
+    """Numbers that `cepstra_of` leaves of a row."""
+    return CEPSTRA if bands == MEL_BANDS else bands
+
+
 def centre_taps(step: float) -> Float[np.ndarray, "taps 2"]:
     """Rows of a frame in pairs, as `frame_cepstra` looks at them: rows from the frame, and half their distance.
     ``step`` is how many rows of the column lie from one that is looked at to the next."""
@@ -120,10 +125,12 @@ class CcaSync(nn.Module):
     sound_directions: torch.Tensor
 
     def __init__(
-        self, mouth: torch.Tensor, sound: torch.Tensor, gains: torch.Tensor, hidden: int, dropout: float
-    ) -> None:
+        self, mouth: torch.Tensor, sound: torch.Tensor, gains: torch.Tensor, hidden: int, dropout: float,
+        kept: int = CEPSTRA,
+    ) -> None:  # fmt: skip
+        """``kept`` is `n_cepstra` of the sound's rows."""
         super().__init__()
-        directions, taps = len(gains), len(sound) // CEPSTRA
+        directions, taps = len(gains), len(sound) // kept
         self.register_buffer("mouth_directions", mouth)
         self.register_buffer("sound_directions", sound)
         self.log_worth = nn.Parameter(gains.log())
@@ -136,7 +143,7 @@ class CcaSync(nn.Module):
                 _from_nothing(hidden, directions),
             )  # fmt: skip
             self.sound = nn.Sequential(
-                nn.Dropout(dropout), nn.Conv1d(CEPSTRA, hidden, 3, padding=1), nn.GELU(), nn.Dropout(dropout),
+                nn.Dropout(dropout), nn.Conv1d(kept, hidden, 3, padding=1), nn.GELU(), nn.Dropout(dropout),
                 nn.Flatten(), _from_nothing(taps * hidden, directions),
             )  # fmt: skip
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
+from talkface.clip import ColumnSpec
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.nets.cca import centre_taps, frame_cepstra, window_cepstra, window_taps
@@ -105,3 +107,28 @@ def test_a_dataset_without_speech(tmp_path: Path) -> None:
     url = make(str(tmp_path), (("p0", "happy"),), silent=(0,))
     with pytest.raises(ConfigError, match="no clip of two seconds has speech and a mouth"):
         takes_of(Dataset(url), "mel", 25.0)
+
+
+def test_directions_of_wide_rows_are_found_among_their_principal_components() -> None:
+    """Rows of a speech encoder: here cepstra turned into 288 numbers, which hold no more than the cepstra do."""
+    rng = np.random.default_rng(0)
+    turn = torch.linalg.qr(torch.randn(288, 24, generator=torch.Generator().manual_seed(0))).Q
+    spec = ColumnSpec(
+        name="mel", dtype="float16", shape=(80,), unit="none", clock="sound", description="mel", rate=80.0,
+        first_seconds=0.0,
+    )  # fmt: skip
+    plain = []
+    for number in range(3):
+        rows = gaussian_filter1d(rng.normal(size=(960, 24)), 4, axis=0) * 4
+        mouth = 0.5 * rng.normal(size=(300, 27))
+        mouth[:, :5] += rows[(np.arange(300) * 3.2).astype(int), :5]
+        still = np.zeros(27)
+        plain.append(
+            Take(str(number), str(number), mouth, still, still, torch.tensor(rows, dtype=torch.float32), spec, 25.0)
+        )
+    late, taps = dict.fromkeys("012", 0.0), window_taps(T, 80 / 25, 2)
+    wide = [replace(take, cepstra=take.cepstra @ turn.T) for take in plain]
+    found, known = fit_cca(wide, late, T), fit_cca(plain, late, T)
+    assert found.sound.shape == (len(taps) * 288, len(found.gains))
+    one, other = (takes[0].sound(taps, 0) @ cca.sound[:, 0] for takes, cca in ((wide, found), (plain, known)))
+    assert abs(np.corrcoef(one, other)[0, 1]) > 0.9

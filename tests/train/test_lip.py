@@ -323,7 +323,7 @@ def test_clips_that_fit_nowhere_teach_nothing(regressed: Task, strangers: str) -
 
 
 def test_a_ridge_needs_mel() -> None:
-    with pytest.raises(ConfigError, match="start=ridge needs sound=mel, not ctc"):
+    with pytest.raises(ConfigError, match="start=ridge needs sound=mel or sound=speech, not ctc"):
         lip("start=ridge", "sound=ctc")
     with pytest.raises(ConfigError, match="level=style needs start=ridge"):
         lip("level=style")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from talkface.annotate.mel import log_mel
 from talkface.datasets.loading.loader import Batch
 from talkface.datasets.reader import Dataset
+from talkface.errors import ConfigError
 from talkface.metrics.base import Comparison, Face
 from talkface.metrics.sync import Metric
 from talkface.motion import steady_pts
@@ -186,3 +187,10 @@ def test_pictures_and_numbers(judge: Expert, strangers: str) -> None:
         picture = judge.task.picture(judge.net, batch, draw())
     assert found["auc"] > 0.6 and found["loss"] < 0.75
     assert picture.dtype == np.uint8 and picture.ndim == 3
+
+
+def test_an_expert_that_listens_to_speech_is_put_in_place_by_mel() -> None:
+    config = configure("sync_expert", "modern", None, ("sound=speech",))
+    assert config.needs == ("arkit", "speech", "mel")
+    with pytest.raises(ConfigError, match="needs sound=mel or sound=speech, not w2v"):
+        configure("sync_expert", "modern", None, ("sound=w2v",))

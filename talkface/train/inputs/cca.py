@@ -7,7 +7,7 @@ says by how much, so that what is learned is learned of sound in its place.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,8 @@ from talkface.train.inputs.mouth import MOUTH_INDEX, SMALLEST, STEPS, lively
 
 DIRECTIONS: Final = 12
 """Pairs of directions that are kept."""
+PRINCIPAL: Final = 64
+"""Principal components of wider rows among which directions are sought: 288 by 12 would need hours of speech."""
 MOUTH_RIDGE: Final = 0.5
 SOUND_RIDGE: Final = 0.3
 """Of the mean variance, added to every variance before directions are sought."""
@@ -142,6 +144,11 @@ class Cca:
 
 def fit_cca(takes: Sequence[Take], late: Mapping[str, float], frames: int) -> Cca:
     """Of windows of ``frames`` frames, each person counting by the root of their time."""
+    if takes[0].cepstra.shape[1] > PRINCIPAL:
+        basis = _principal(takes)
+        found = fit_cca([replace(take, cepstra=take.cepstra @ basis) for take in takes], late, frames)
+        each = found.sound.reshape(-1, PRINCIPAL, found.sound.shape[1])
+        return replace(found, sound=(basis.double().numpy() @ each).reshape(-1, found.sound.shape[1]))
     parts = [_sums(take, late[take.key], frames) for take in takes]
     mouth, sound, across = (np.tensordot(_weights(takes), np.stack(part), axes=1) for part in zip(*parts, strict=True))
     one, other = _cholesky(mouth, MOUTH_RIDGE), _cholesky(sound, SOUND_RIDGE)
@@ -149,6 +156,12 @@ def fit_cca(takes: Sequence[Take], late: Mapping[str, float], frames: int) -> Cc
     u, r, vt = np.linalg.svd(scipy.linalg.solve_triangular(other, half.T, lower=True).T, full_matrices=False)
     u, r, vt = u[:, :DIRECTIONS], r[:DIRECTIONS], vt[:DIRECTIONS]
     return Cca(scipy.linalg.solve_triangular(one.T, u), scipy.linalg.solve_triangular(other.T, vt.T), r / (1 - r**2))
+
+
+def _principal(takes: Sequence[Take]) -> Float[torch.Tensor, "kept components"]:
+    """Directions in which rows vary most, of all clips together."""
+    rows = torch.cat([take.cepstra for take in takes])
+    return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :PRINCIPAL].contiguous()
 
 
 def ridge(takes: Sequence[Take], late: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -183,16 +196,22 @@ def lateness(
 def ridge_facts(dataset: Dataset, column: str, rate: float) -> Facts:
     """What lip refinement starts from: ``ridge`` with the weights, how well each shape is told (``worth``), mean and
     deviation of the shapes' logarithms; and the sound's lateness as `lateness` reads it, which mel tells."""
-    fit, about = placed(dataset, PLACED_BY, rate, FRAMES)
-    if column != PLACED_BY:
-        known = [take.key for take in fit]
-        fit = [take for key in known if (take := _take(dataset, dataset.row(key), column, rate))]
+    fit, about = placed_by_mel(dataset, column, rate, FRAMES)
     weights, r = ridge(fit, about["late"])
     start = {
         "weights": weights, "worth": r.clip(0.01) ** 2, "rest": np.mean([t.rest for t in fit], axis=0),
         "scale": np.mean([t.scale for t in fit], axis=0),
     }  # fmt: skip
     return {"ridge": {k: np.round(v, 7).tolist() for k, v in start.items()}, **about}
+
+
+def placed_by_mel(dataset: Dataset, column: str, rate: float, frames: int) -> tuple[list[Take], Facts]:
+    """The same with the sound of any column: mel says how late it is."""
+    fit, about = placed(dataset, PLACED_BY, rate, frames)
+    if column == PLACED_BY:
+        return fit, about
+    takes = (_take(dataset, dataset.row(take.key), column, rate) for take in fit)
+    return [take for take in takes if take is not None], about
 
 
 def placed(dataset: Dataset, column: str, rate: float, frames: int, *, clips: int = MOST) -> tuple[list[Take], Facts]:

@@ -20,12 +20,12 @@ from talkface.datasets.reader import Dataset
 from talkface.datasets.resample import resample
 from talkface.metrics.base import Face
 from talkface.motion import steady_pts
-from talkface.nets.cca import CcaSync
+from talkface.nets.cca import CcaSync, n_cepstra
 from talkface.nets.lip import BlendshapeSyncNet
 from talkface.render.overlay import curves
 from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.inputs.audio_features import SoundFacts
-from talkface.train.inputs.cca import fit_cca, lateness, placed
+from talkface.train.inputs.cca import PLACED_BY, fit_cca, lateness, placed_by_mel
 from talkface.train.inputs.mouth import (
     MOUTH_INDEX,
     area_under_curve,
@@ -61,7 +61,7 @@ class SyncConfig(TaskConfig):
     sound: Literal["ctc", "w2v", "speech", "mel"] = Field("ctc", description="column of the sound's features")
     encoders: Literal["convolutions", "canonical"] = Field(
         "convolutions",
-        description="the papers' encoders; or small ones that start from canonical correlations (mel only)",
+        description="the papers' encoders; or small ones that start from canonical correlations (mel or speech)",
     )
     width: int = Field(
         512, ge=0, description="of the encoders; of what canonical ones add to their directions, 0: none"
@@ -77,8 +77,8 @@ class SyncConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _fits_the_encoders(self) -> Self:
-        if self.encoders == "canonical" and self.sound != "mel":
-            raise ValueError(f"encoders=canonical needs sound=mel, not {self.sound}")
+        if self.encoders == "canonical" and self.sound not in ("mel", "speech"):
+            raise ValueError(f"encoders=canonical needs sound=mel or sound=speech, not {self.sound}")
         if self.encoders == "convolutions" and self.width < LEAST_WIDTH:
             raise ValueError(f"width of convolutions is {LEAST_WIDTH} at least, not {self.width}")
         return self
@@ -96,6 +96,12 @@ class SyncConfig(TaskConfig):
     @property
     def windows(self) -> Windows:
         return Windows(length=self.length, fps=self.rate, columns=("arkit", self.sound), stride=self.stride)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Canonical encoders put sound in its place by mel, whatever they then listen to."""
+        placed_by = (PLACED_BY,) if self.encoders == "canonical" else ()
+        return tuple(dict.fromkeys((*self.windows.columns, *placed_by)))
 
 
 CANONICAL: Final[Mapping[str, Any]] = {
@@ -133,7 +139,7 @@ class Task:
         sound = sound_facts(dataset, config.sound, level="own" if start else "data").facts()
         facts: Facts = {"mouth": mouth_facts(dataset), "sound": sound, "fps": config.rate}
         if start:
-            fit, about = placed(dataset, config.sound, config.rate, config.frames)
+            fit, about = placed_by_mel(dataset, config.sound, config.rate, config.frames)
             facts |= about
             facts["canonical"] = fit_cca(fit, facts["late"], config.frames).facts()
         return facts
@@ -146,7 +152,7 @@ class Task:
         c = self.config
         if c.encoders == "canonical":
             start = {name: torch.tensor(value) for name, value in self.facts["canonical"].items()}
-            return CcaSync(**start, hidden=c.width, dropout=c.dropout)
+            return CcaSync(**start, hidden=c.width, dropout=c.dropout, kept=n_cepstra(len(self.sound.mean)))
         return BlendshapeSyncNet(len(self.sound.mean), len(MOUTH_INDEX), c.frames, c.width, c.dropout)
 
     def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
