@@ -1,13 +1,14 @@
 """``toolkit render``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from talkface.commands._options import ModelsDir, Offline
 
-GL = Literal["auto", "never", "egl"]
+if TYPE_CHECKING:
+    from talkface.render.rigs import GL
 
 
 def command(
@@ -23,7 +24,7 @@ def command(
         str | None, typer.Option(help="Clip to show beside it: a key of --data, or a video.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset that keys are of.")] = None,
-    gl: Annotated[GL, typer.Option(help="auto: a GPU if there is one; never; egl: any GL.")] = "auto",
+    gl: Annotated[str, typer.Option(help="auto: a GPU if there is one; never; egl: any GL.")] = "auto",
     models: ModelsDir = None,
     offline: Offline = False,
     draft: Annotated[bool, typer.Option("--draft", help="No smoothing of edges: about twice as fast.")] = False,
@@ -39,7 +40,7 @@ def command(
 
     made = render(
         motion, out, sheet=sheet, rig=rig, audio=audio, size=size, side_by_side=side_by_side, data=data,
-        gl=gl,
+        gl=cast("GL", gl),
         draft=draft, models=models, offline=offline,
     )  # fmt: skip
     if made.missing:
