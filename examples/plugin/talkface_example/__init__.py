@@ -1,0 +1,1 @@
+"""An annotator, a task and a metric that talkface finds once this package is installed."""
