@@ -117,7 +117,9 @@ class SpectralConv2d(nn.Module):
         self.register_buffer("weight_v", F.normalize(torch.randn(given * kernel * kernel), dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight(), self.bias, padding=self.padding)
+        with torch.autocast(x.device.type, enabled=False):  # singular values need more than bf16's 8 bits
+            weight = self.weight()
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
 
     def weight(self) -> Tensor:
         """The weight over its largest singular value."""

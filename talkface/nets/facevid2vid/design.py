@@ -30,6 +30,7 @@ class Design:
     temperature: float = 0.1
     motion: Widths = Widths(32, 1024, 5)
     compress: int = 4
+    mask_kernel: int = 7
     pose_first: int = 64
     pose_widths: tuple[int, ...] = (256, 512, 1024, 2048)
     pose_repeats: tuple[int, ...] = (3, 3, 5, 2)

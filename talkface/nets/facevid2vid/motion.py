@@ -74,7 +74,7 @@ class DenseMotion(nn.Module):
         super().__init__()
         self.hourglass = Hourglass3d((design.keypoints + 1) * (design.compress + 1), design.motion)
         made = self.hourglass.decoder.made
-        self.mask = nn.Conv3d(made, design.keypoints + 1, 7, padding=3)
+        self.mask = nn.Conv3d(made, design.keypoints + 1, design.mask_kernel, padding=design.mask_kernel // 2)
         self.compress = nn.Conv3d(design.volume, design.compress, 1)
         self.norm = nn.BatchNorm3d(design.compress)
         self.occlusion = nn.Conv2d(made * design.depth, 1, 7, padding=3)

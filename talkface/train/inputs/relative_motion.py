@@ -72,4 +72,5 @@ def free_view(yaw: float, pitch: float, roll: float) -> Float[Tensor, "3 3"]:
 
 def hull_area(points: Float[Tensor, "points 2"]) -> float:
     """Area of the convex hull of points."""
-    return float(cv2.contourArea(cv2.convexHull(points.detach().cpu().float().numpy())))
+    flat = np.ascontiguousarray(points.detach().cpu().float().numpy())
+    return float(cv2.contourArea(cv2.convexHull(flat)))

@@ -43,7 +43,7 @@ DESIGNS: Final[Mapping[str, Design]] = {
     "tiny": Design(
         keypoints=5, depth=4, volume=8, appearance=Widths(16, 32, 2), residuals=2, detector=Widths(8, 64, 3),
         motion=Widths(8, 64, 3), pose_first=16, pose_widths=(32, 64, 128), pose_repeats=(1, 1, 1),
-        critic=Widths(8, 64, 4),
+        critic=Widths(8, 64, 4), mask_kernel=3,
     ),
 }  # fmt: skip
 
@@ -66,6 +66,7 @@ class FaceVid2VidConfig(TaskConfig):
     stride: int = Field(5, ge=1, description="frames from one driving frame to the next")
     rate: float = Field(25.0, gt=0, description="frames a second")
     gan: bool = Field(True, description="the second phase, and what the generator learns from it")
+    gan_every: int = Field(1, ge=1, description="steps from one of the discriminator to the next")
     gan_after: int = Field(0, ge=0, description="steps of the discriminator before the generator listens to it")
     corners: bool = Field(
         True, description="sample over the corners, as grids are made; false: as the public checkpoints were trained"
@@ -110,7 +111,7 @@ class Task:
     presets: ClassVar[Mapping[str, TaskConfig]] = {
         "paper": FaceVid2VidConfig(training=PAPER),
         "modern": FaceVid2VidConfig(training=PAPER.model_copy(update={"ema": 0.999}), design="public_spade"),
-        "tiny": FaceVid2VidConfig(training=TINY, size=64, design="tiny", gan_after=300),
+        "tiny": FaceVid2VidConfig(training=TINY, size=64, design="tiny", gan_every=4, gan_after=100),
     }
 
     @classmethod
@@ -123,10 +124,11 @@ class Task:
     @property
     def phases(self) -> tuple[Phase, ...]:
         makers = Phase("generator", MAKERS)
-        return (makers, Phase("discriminator", ("discriminator.",))) if self.config.gan else (makers,)
+        critic = Phase("discriminator", ("discriminator.",), every=self.config.gan_every)
+        return (makers, critic) if self.config.gan else (makers,)
 
     def build(self) -> torch.nn.Module:
-        return Pairs(FaceVid2Vid(replace(DESIGNS[self.config.design], corners=self.config.corners)))
+        return Pairs(replace(DESIGNS[self.config.design], corners=self.config.corners))
 
     def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         return self._maker(model, batch, rng) if phase == "generator" else self._critic(model, batch)
@@ -170,15 +172,22 @@ class Task:
         return Step(loss)
 
     def evaluate(self, model: torch.nn.Module, batches: Iterable[Batch], rng: torch.Generator) -> dict[str, float]:
-        """The pyramid loss, PSNR of what is made and of a copy of the source, and error of the head pose in degrees."""
+        """Where a face was found: the pyramid loss, PSNR of what is made and of a copy of the source, and error of the
+        head pose in degrees."""
         means = Means()
         for batch in batches:
             source, driving, truth = pair(batch)
-            made, known = model(source, driving), torch.isfinite(truth).all(1)
-            means.add("loss", pyramid(made.painted.picture, driving), len(driving))
-            means.add("psnr", psnr(made.painted.picture, driving), len(driving))
-            means.add("psnr_copy", psnr(source, driving), len(driving))
-            means.add("pose_degrees", torch.rad2deg(pose_error(made.pose.angles, truth, known)), known.sum())
+            known = torch.isfinite(truth).all(1)
+            if not known.any():
+                known, count = torch.ones_like(known), 0
+            else:
+                count = int(known.sum())
+            made, real = model(source, driving), driving[known]
+            means.add("loss", pyramid(made.painted.picture[known], real), count)
+            means.add("psnr", psnr(made.painted.picture[known], real), count)
+            means.add("psnr_copy", psnr(source[known], real), count)
+            error = pose_error(made.pose.angles, truth, torch.isfinite(truth).all(1))
+            means.add("pose_degrees", torch.rad2deg(error), count)
         return means.found()
 
     def picture(
@@ -200,26 +209,19 @@ class Task:
         rest = driving.neutral if driving.neutral is not None else next(iter(driving.pictures()))
         source = as_tensor([portrait.resized(size).picture], size, device)
         turn = free_view(how.yaw, how.pitch, how.roll).to(device)
-        moves = Transfer(model.net, source, as_tensor([rest], size, device), how.relative, turn)
+        moves = Transfer(model, source, as_tensor([rest], size, device), how.relative, turn)
         for some in in_groups(driving.pictures(), AT_ONCE):
             yield from as_pictures(moves.frames(as_tensor(some, size, device)))
 
 
-class Pairs(torch.nn.Module):
+class Pairs(FaceVid2Vid):
     """The networks, and of how many batches the discriminator has learned."""
 
     judged: Tensor
 
-    def __init__(self, net: FaceVid2Vid) -> None:
-        super().__init__()
-        for name, part in net.named_children():
-            self.add_module(name, part)
+    def __init__(self, design: Design) -> None:
+        super().__init__(design)
         self.register_buffer("judged", torch.zeros((), dtype=torch.int64))
-        object.__setattr__(self, "net", net)  # the same parts; as a child their names would be there twice
-
-    def forward(self, source: Tensor, driving: Tensor) -> Reenacted:
-        made: Reenacted = self.net(source, driving)
-        return made
 
 
 def pair(batch: Batch) -> tuple[Tensor, Tensor, Float[Tensor, "batch 3"]]:
