@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from talkface.api.sample import opened, sample, store_of
+from talkface.api.sample import opened, sample
+from talkface.api.weights import store_of
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.generate import transfer as transfers
@@ -50,7 +51,8 @@ def animate(
     ``motion`` is a run that makes motion (emodiff), ``transfer`` one that moves a portrait (facevid2vid). ``keep`` is a
     folder for what lies between: ``motion.npz`` and ``rig.mp4``. The video's provenance names every checkpoint.
     """
-    store, mover = store_of(models, offline), opened(transfer, "best", device)
+    store = store_of(models, offline)
+    mover = opened(transfer, "best", device, store)
     face = read_portrait(str(picture), store)
     made = sample(
         motion, audio, lip=lip, style=style, data=data, emotion=emotion, intensity=intensity, seed=seed, models=store,
