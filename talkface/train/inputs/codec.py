@@ -41,6 +41,34 @@ class Pixels:
         return to_bytes(F.pixel_shuffle(latents, self.shrink))
 
 
+class Waves:
+    """The slow waves of each square of 4 x 4 pixels (the cosines of JPEG, 10 of brightness and 3 of either colour),
+    -2..4: a third of the numbers, and no file needed. What it cannot show costs about 34 dB on faces of 64 pixels."""
+
+    shrink, channels = 4, 16
+
+    def __init__(self) -> None:
+        self.basis = wave_basis(10, 3)
+
+    def encode(self, pictures: Colours) -> Latents:
+        folded = F.pixel_unshuffle(to_unit(pictures), self.shrink)
+        return torch.einsum("kc,...chw->...khw", self.basis.to(folded.device), folded)
+
+    def decode(self, latents: Latents) -> Colours:
+        folded = torch.einsum("kc,...khw->...chw", self.basis.to(latents.device), latents.float())
+        return to_bytes(F.pixel_shuffle(folded, self.shrink))
+
+
+def wave_basis(brightness: int, colour: int) -> Float[torch.Tensor, "waves folded"]:
+    """Orthonormal waves over a square of 4 x 4 pixels as `pixel_unshuffle` folds it, the slowest first."""
+    at = (torch.arange(4) + 0.5) * torch.pi / 4
+    cosines = F.normalize(torch.stack([torch.cos(k * at) for k in range(4)]), dim=1)
+    tones = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]), dim=1)
+    slow = sorted(((u, v) for u in range(4) for v in range(4)), key=lambda uv: (sum(uv), uv))
+    chosen = [(uv, k) for i, uv in enumerate(slow) for k in range(3) if i < (brightness if k == 0 else colour)]
+    return torch.stack([torch.einsum("c,y,x->cyx", tones[k], cosines[u], cosines[v]).flatten() for (u, v), k in chosen])
+
+
 class Vae:
     """Stable Diffusion's autoencoder: the mean of its posterior, scaled."""
 

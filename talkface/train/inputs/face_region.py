@@ -13,7 +13,7 @@ def union(boxes: Float[torch.Tensor, "batch frames box"]) -> Float[torch.Tensor,
     return torch.where(torch.isfinite(around).all(-1, keepdim=True), around, torch.nan)
 
 
-def grown(box: Float[torch.Tensor, "batch 4"], share: Float[torch.Tensor, "batch"]) -> Float[torch.Tensor, "batch 4"]:
+def grown(box: Float[torch.Tensor, "batch 4"], share: Float[torch.Tensor, " batch"]) -> Float[torch.Tensor, "batch 4"]:
     """Each box larger by a share of its sides, half of it on either side."""
     more = (box[:, 2:] - box[:, :2]) * share[:, None] / 2
     return torch.cat([box[:, :2] - more, box[:, 2:] + more], dim=-1)

@@ -5,11 +5,12 @@ before (``training.start_from``). Where the paper leaves something open, docs/em
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field, model_validator
 
 from talkface.config import Strict
@@ -22,15 +23,24 @@ from talkface.nets.emo.blocks import Reading
 from talkface.nets.emo.keys import backbone_of, reference_of, temporal_of
 from talkface.nets.emo.model import Design, Emo
 from talkface.nets.emo.unet import Given, Sizes
-from talkface.train.base import Facts, Speech, Step, TaskConfig, Training
+from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.diffusion import (
-    Noise, add_noise, denoise, make_scheduler, require_schedule, sample_weights, schedule_facts, target,
+    Noise,
+    add_noise,
+    denoise,
+    make_scheduler,
+    require_schedule,
+    sample_weights,
+    schedule_facts,
+    target,
 )  # fmt: skip
 from talkface.train.inputs import face_region
 from talkface.train.inputs.codec import Codec, Pixels, Vae, Waves, open_vae
 from talkface.train.inputs.frame_sound import FrameSound
 from talkface.train.inputs.head_speed import SpeedFacts, head_speed
 from talkface.train.meters import Means
+from talkface.train.protocols import Picture, Portrait, Speech, Style
+from talkface.train.start import Source, Start
 
 
 class EmoConfig(TaskConfig):
@@ -104,7 +114,7 @@ class EmoConfig(TaskConfig):
         return (self.near + 1) / self.rate
 
 
-class Sampling(Strict):
+class EmoSampling(Strict):
     """How video is drawn from a model."""
 
     steps: int = Field(40, ge=1, description="DDIM steps")
@@ -130,12 +140,22 @@ TINY = Training(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A batch as the network sees it: ``x0`` (batch, frames, c, h, w), the conditions by their names, and which samples
+    are to be learned from."""
+
+    x0: Float[torch.Tensor, "batch frames c h w"]
+    given: dict[str, torch.Tensor]
+    known: Bool[torch.Tensor, " batch"]
+
+
 class Task:
     """The task ``emo``."""
 
     version: ClassVar = 1
     Config = EmoConfig
-    Sampling = Sampling
+    Sampling = EmoSampling
     presets: ClassVar[Mapping[str, TaskConfig]] = {
         "tiny": EmoConfig(
             training=TINY, size=64, rate=12.5, frames=4, motion=2, stride=1, margin=8, sound="mel", near=1,
@@ -152,7 +172,15 @@ class Task:
 
     @classmethod
     def learn(cls, config: EmoConfig, dataset: Dataset) -> Facts:
-        """The noise schedule; of stage 2 on the sound's normalisation, of stage 3 the head's speeds."""
+        """The noise schedule; of stage 2 on the sound's normalisation, of stage 3 the head's speeds.
+
+        Raises ConfigError for a later stage that begins from nothing.
+        """
+        if config.stage > 1 and not config.training.start_from:
+            raise ConfigError(
+                f"emo's stage {config.stage} goes on from a run of stage {config.stage - 1}: set "
+                "training.start_from=RUN."
+            )
         facts: Facts = {"noise": schedule_facts(config.noise), "fps": config.rate}
         if config.stage >= 2:
             sound = FrameSound.learn(dataset, config.sound, config.rate, m=config.near, rows=config.sound_rows)
@@ -190,6 +218,30 @@ class Task:
     def build(self) -> torch.nn.Module:
         return Emo(self.design(), self.config.stage)
 
+    def start(self, sources: Sequence[Source]) -> Start:
+        """The stage before, or Stable Diffusion's folder; AnimateDiff's modules beside either from stage 2 on."""
+        stage, before = self.config.stage, self.config.stage - 1
+        runs = [source for source in sources if source.task is not None]
+        if stage == 1 and not runs:
+            return self._from_pictures(sources)
+        require_stage(sources, stage)
+        weights = runs[0].weights()
+        if stage_of(weights) == stage:
+            return Start(weights)
+        assert before
+        moving = [source.weights() for source in sources if source.task is None]
+        weights |= {f"backbone.{k}": v for one in moving for k, v in temporal_of(one).items()}
+        temporal = () if moving else ("backbone.*.motion_modules.*",)
+        new = {2: ("backbone.*.audio_*", "projector.*", *temporal), 3: ("backbone.*.speed_*", "speed.*")}
+        return Start(weights, missing=new[stage])
+
+    def _from_pictures(self, sources: Sequence[Source]) -> Start:
+        """Backbone and ReferenceNet from Stable Diffusion's UNet; the locator is new."""
+        unet = {name: value for source in sources for name, value in source.weights("unet").items()}
+        parts = {"backbone": backbone_of(unet, self.config.reading), "reference": reference_of(unet)}
+        weights = {f"{part}.{name}": value for part, of in parts.items() for name, value in of.items()}
+        return Start(weights, missing=("locator.*",))
+
     def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         """Eq. 1: mean squared error of the noise (or of what `Noise.predict` says), each sample by its own weight."""
         seen = self.prepare(batch, rng, learning=True)
@@ -199,7 +251,7 @@ class Task:
         return Step((error * known).sum() / known.sum().clamp(min=1))
 
     def error(
-        self, model: torch.nn.Module, seen: "Seen", t: torch.Tensor, rng: torch.Generator,
+        self, model: torch.nn.Module, seen: Seen, t: torch.Tensor, rng: torch.Generator,
         drops: Mapping[str, torch.Tensor],
     ) -> Float[torch.Tensor, " batch"]:  # fmt: skip
         """The loss of each sample."""
@@ -227,7 +279,7 @@ class Task:
     def drawn(self, n: int, share: float, rng: torch.Generator) -> torch.Tensor:
         return torch.rand(n, generator=rng, device=rng.device) < share
 
-    def prepare(self, batch: Batch, rng: torch.Generator, *, learning: bool) -> "Seen":
+    def prepare(self, batch: Batch, rng: torch.Generator, *, learning: bool) -> Seen:
         """A batch as the network sees it; ``learning`` draws masks and spoils motion frames."""
         c, n = self.config, self.config.motion
         x = self.codec.encode(batch["frames"])
@@ -276,9 +328,7 @@ class Task:
         found = means.found()
         return found | ({"audio_gain": found["null"] - found["loss"]} if "null" in found else {})
 
-    def _judge(
-        self, model: torch.nn.Module, seen: "Seen", t: torch.Tensor, rng: torch.Generator, means: Means
-    ) -> None:
+    def _judge(self, model: torch.nn.Module, seen: Seen, t: torch.Tensor, rng: torch.Generator, means: Means) -> None:
         """Add a batch's losses; with and without sound under the same noise."""
         state, silent = rng.get_state(), torch.zeros(len(t), dtype=torch.bool, device=t.device)
         cases: dict[str, dict[str, torch.Tensor]] = {"loss": {}}
@@ -293,9 +343,9 @@ class Task:
     def picture(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Held-out windows: reference and real frames, and below them what is drawn for the same sound and motion."""
         seen = self.prepare({k: v[:4] for k, v in batch.items() if torch.is_tensor(v)}, rng, learning=False)
-        net = getattr(model, "module", model)
+        net = cast(Emo, getattr(model, "module", model))
         given = net.conditions(**seen.given, frames=seen.x0.shape[1])
-        made = self.draw(net, [(1.0, given)], seen.x0.shape, rng, Sampling(steps=10))
+        made = self.draw(net, [(1.0, given)], seen.x0.shape, rng, EmoSampling(steps=10))
         rows = []
         for reference, real, drawn in zip(seen.given["reference"], seen.x0, made, strict=True):
             shown = self.codec.decode(torch.cat([reference[None], real, torch.zeros_like(reference)[None], drawn]))
@@ -304,7 +354,7 @@ class Task:
 
     def draw(
         self, net: Emo, weighed: Sequence[tuple[float, Given]], shape: Sequence[int], rng: torch.Generator,
-        how: Sampling,
+        how: EmoSampling,
     ) -> Float[torch.Tensor, "batch frames c h w"]:  # fmt: skip
         """Denoise by the weighted sum of what the network says under each of some conditions; weights sum to 1."""
 
@@ -313,3 +363,107 @@ class Task:
 
         start = torch.randn(tuple(shape), generator=rng, device=rng.device)
         return denoise(predict, self.config.noise, start, rng, sampler="ddim", steps=how.steps)
+
+    def sample_video(
+        self, net: torch.nn.Module, speech: Speech, portrait: Portrait, rng: torch.Generator, how: EmoSampling, *,
+        style: Style | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        """The portrait speaking, window by window; each begins from the last denoised latents of the one before.
+
+        Every window has a generator of its own, of the seed and its first frame. There is no style. Raises ConfigError
+        for a run of stage 1, which knows no motion, and a speed for one that knows none.
+        """
+        require_video(self.config, how)
+        assert isinstance(net, Emo)
+        seed, frames, motion = rng.initial_seed(), speech.frames(self.config.rate), None
+        still = self.still(portrait, rng.device, how)
+        for first in range(0, frames, self.config.frames):
+            own = torch.Generator(rng.device).manual_seed(window_seed(seed, first))
+            heard = self.heard(speech, first, rng.device)
+            made = self.window(net, still, heard, motion, own, how)
+            motion = self.last(motion, made)
+            yield from self.codec.decode(made[0, : frames - first]).cpu().numpy()
+
+    def still(self, portrait: Portrait, device: torch.device, how: EmoSampling) -> dict[str, torch.Tensor]:
+        """What of the conditions is the same in all windows."""
+        shown = portrait.resized(self.config.size)
+        box = torch.from_numpy(shown.box[None, :4].astype(np.float32)).to(device)
+        region = face_region.mask(face_region.grown(box, torch.full((1,), how.grow, device=device)), self.config.size)
+        picture = torch.from_numpy(np.ascontiguousarray(shown.picture))[None].to(device)
+        given = {"reference": self.codec.encode(picture), "mask": region}
+        if self.config.stage >= 3:
+            speed = float("nan") if how.speed is None else how.speed
+            given["speed"] = torch.full((1, self.config.frames), speed, device=device)
+        return given
+
+    def heard(self, speech: Speech, first: int, device: torch.device) -> Float[torch.Tensor, "1 frames sound"]:
+        """The sound of the window that starts with a frame; after its end there is silence."""
+        assert self.sound is not None
+        times = torch.from_numpy(replace(self.config.windows, length=self.config.frames).times_ns(first))
+        return self.sound.of_sound(speech.columns[self.config.sound], times, self.config.windows, device)
+
+    def window(
+        self, net: Emo, still: Mapping[str, torch.Tensor], heard: torch.Tensor, motion: torch.Tensor | None,
+        rng: torch.Generator, how: EmoSampling,
+    ) -> Float[torch.Tensor, "1 frames c h w"]:  # fmt: skip
+        """Draw one window, guided by the sound and by the reference picture, each by its own weight."""
+        off = torch.zeros(1, dtype=torch.bool, device=rng.device)
+        c = self.config
+        full = net.conditions(**still, motion=motion, audio=heard, frames=c.frames)
+        weighed = [(1.0, full)]
+        for weight, drops in ((how.guidance, "keep_audio"), (how.reference_guidance, "keep_reference")):
+            if weight != 1:
+                null = net.conditions(**still, motion=motion, audio=heard, frames=c.frames, **{drops: off})
+                weighed = [(weighed[0][0] + weight - 1, full), *weighed[1:], (1 - weight, null)]
+        shape = (1, c.frames, *still["reference"].shape[1:])
+        return self.draw(net, weighed, shape, rng, how)
+
+    def last(self, motion: torch.Tensor | None, made: torch.Tensor) -> torch.Tensor | None:
+        """The motion frames of the next window; none where fewer frames than that were made so far."""
+        whole = made if motion is None else torch.cat([motion, made], dim=1)
+        return whole[:, -self.config.motion :] if whole.shape[1] >= self.config.motion else None
+
+
+def stage_of(weights: Mapping[str, torch.Tensor]) -> int:
+    """The stage that a network's weights are of."""
+    return 3 if "speed.null" in weights else 2 if "projector.null" in weights else 1
+
+
+def require_stage(sources: Sequence[Source], stage: int) -> None:
+    """Raise ConfigError unless a run of the stage before, or of this one, is among the sources."""
+    runs = [source for source in sources if source.task is not None]
+    if len(runs) != 1 or runs[0].task != "emo":
+        raise ConfigError(f"emo's stage {stage} begins from one run of emo's stage {stage - 1}: training.start_from.")
+    found = stage_of(runs[0].weights())
+    if found not in (stage - 1, stage):
+        raise ConfigError(
+            f"{runs[0].name} is a run of stage {found}; stage {stage} begins from one of stage {stage - 1}: the stages "
+            "are trained in their order."
+        )
+
+
+def window_seed(seed: int, first: int) -> int:
+    """Of the generator of the window that starts with a frame: a run that goes on there draws the same."""
+    return int(np.random.SeedSequence([seed % 2**63, first]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def require_video(config: EmoConfig, how: EmoSampling) -> None:
+    """Raise ConfigError for what a stage cannot draw."""
+    if config.stage == 1:
+        raise ConfigError(
+            "a run of emo's stage 1 draws single pictures, which would flicker as video: train stage 2 from it, with "
+            "training.start_from=RUN and stage=2."
+        )
+    if how.speed is not None and config.stage < 3:
+        raise ConfigError(f"--set speed={how.speed}: a run of emo's stage 2 knows no speed. Train stage 3 from it.")
+
+
+def _codec(config: EmoConfig) -> Codec:
+    """Raises ConfigError where no autoencoder is named, WeightsError for one that cannot be read."""
+    if config.codec == "pixels":
+        return Pixels()
+    if config.codec == "waves":
+        return Waves()
+    if not config.vae:
+        raise ConfigError("emo diffuses an autoencoder's latents: set vae=FOLDER, or codec=waves to go without one.")
+    return Vae(open_vae(config.vae))
