@@ -10,8 +10,8 @@ from talkface.commands._options import INTERRUPTED, Cpu, ModelsDir, Offline
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="emodiff, ... (see docs/training.md).", show_default=False)
 ]
-Data = Annotated[str, typer.Option("--data", help="Folder or fsspec url of a dataset.", show_default=False)]
-RunOut = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
+Data = Annotated[str | None, typer.Option("--data", help="Folder or fsspec url of a dataset.", show_default=False)]
+RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
 TaskToml = Annotated[Path | None, typer.Option("--config", help="TOML with values over the preset's.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="One value over those, a.b=value; may be repeated.")]
 HoldOut = Annotated[
@@ -21,8 +21,8 @@ HoldOut = Annotated[
 
 def command(
     task: TaskName,
-    data: Data,
-    out: RunOut,
+    data: Data = None,
+    out: RunOut = None,
     preset: Annotated[str, typer.Option(help="tiny, paper or modern.")] = "paper",
     config: TaskToml = None,
     set_: Changes = None,
@@ -35,6 +35,9 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of PyTorch (default: 1 for tiny, else cores left).")
     ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what a batch of this size costs, without data or memory for it.")
+    ] = False,
 ) -> None:
     """Train a model on a dataset. Many GPUs: `accelerate launch -m talkface.cli train ...`.
 
@@ -43,6 +46,16 @@ def command(
     from talkface.api.train import train
     from talkface.console import console, errors
 
+    if dry:
+        from talkface.train.base import configure
+        from talkface.train.dry_run import dry_run
+
+        settings = configure(task, preset, config, set_ or ())
+        for line in dry_run(task, settings).lines(settings.training.ema > 0):
+            console.print(line, markup=False)
+        return
+    if data is None or out is None:
+        raise typer.BadParameter("--data and --out are needed to train.")
     try:
         train(
             task, data, out, preset=preset, config=config, settings=set_ or (), resume=resume, hold_out=hold_out,

@@ -4,7 +4,7 @@ Stage 1 learns pictures, stage 2 video and sound, stage 3 the speed of the head;
 before (``training.start_from``). Where the paper leaves something open, docs/emo.md says what was chosen.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self, cast
 
@@ -131,7 +131,7 @@ MODERN_NOISE = Noise(
     min_snr=5.0,
 )  # fmt: skip
 MODERN = EmoConfig(
-    training=PAPER.model_copy(update={"checkpointing": True} if "checkpointing" in Training.model_fields else {}),
+    training=PAPER.model_copy(update={"checkpointing": True}),
     reading="concat", noise=MODERN_NOISE, noise_offset=0.05, motion_noise=0.1, motion_holes=0.25,
 )  # fmt: skip
 TINY = Training(
@@ -164,7 +164,7 @@ class Task:
             mirror=0.0, noise=Noise(steps=500, schedule="cosine", predict="x0"),
         ),
         "small": MODERN.model_copy(
-            update={"size": 256, "frames": 8, "training": MODERN.training.model_copy(update={"batch_size": 1})}
+            update={"size": 256, "frames": 8, "training": MODERN.training.model_copy(update={"batch_size": 1, "optimizer": "adamw8bit"})}
         ),
         "paper": EmoConfig(training=PAPER),
         "modern": MODERN,
@@ -202,21 +202,28 @@ class Task:
         """The autoencoder, where there is one."""
         return {"vae": self.codec.net} if isinstance(self.codec, Vae) else {}
 
-    def design(self) -> Design:
-        """The network's sizes."""
-        c, speeds = self.config, self.speeds
-        told = {} if speeds is None else {"centres": speeds.centres, "radii": speeds.radii}
-        return Design(
-            sizes=Sizes(
-                latent=self.codec.channels, widths=c.widths, attention=c.attention, layers=c.layers, heads=c.heads,
-                groups=c.groups, longest=max(32, c.motion + c.frames),
-            ),
-            reading=c.reading, sound=self.sound.width if self.sound else 0, sound_inner=c.sound_inner, tokens=c.tokens,
-            token_width=c.token_width, n=c.motion, locator=c.locator, m=c.near, speed_width=c.speed_width, **told,
-        )  # fmt: skip
-
     def build(self) -> torch.nn.Module:
-        return Emo(self.design(), self.config.stage)
+        sound = self.sound.width if self.sound else 0
+        return Emo(design(self.config, self.codec.channels, sound, self.speeds), self.config.stage)
+
+    @classmethod
+    def rehearse(cls, config: EmoConfig) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+        """The network of a configuration on the default device, and one forward pass of a batch of zeros: what a step
+        costs is known without data, autoencoder or memory where that device is ``meta``."""
+        c, video = config, config.stage >= 2
+        channels, shrink = {"vae": (4, 8), "pixels": (48, 4), "waves": (16, 4)}[c.codec]
+        near = 2 * c.near * (1 if c.sound_rows == 1 else c.sound_rows) + max(c.sound_rows - 1, 0) + 1
+        sound = near * {"w2v": 12 * 768, "mel": 80}[c.sound] if video else 0
+        net, side, n = Emo(design(c, channels, sound, None), c.stage), c.size // shrink, c.training.batch_size
+        frames = c.frames if video else 1
+        given = {"reference": torch.zeros(n, channels, side, side), "mask": torch.zeros(n, 1, c.size, c.size)}
+        if video:
+            motion = torch.zeros(n, c.motion, channels, side, side)
+            given |= {"motion": motion, "audio": torch.zeros(n, frames, sound)}
+        if c.stage >= 3:
+            given["speed"] = torch.zeros(n, frames)
+        x, t = torch.zeros(n, frames, channels, side, side), torch.zeros(n, dtype=torch.long)
+        return net, lambda: net(x, t, **given).square().mean()
 
     def start(self, sources: Sequence[Source]) -> Start:
         """The stage before, or Stable Diffusion's folder; AnimateDiff's modules beside either from stage 2 on."""
@@ -422,6 +429,21 @@ class Task:
         """The motion frames of the next window; none where fewer frames than that were made so far."""
         whole = made if motion is None else torch.cat([motion, made], dim=1)
         return whole[:, -self.config.motion :] if whole.shape[1] >= self.config.motion else None
+
+
+def design(config: EmoConfig, channels: int, sound: int, speeds: SpeedFacts | None) -> Design:
+    """The network's sizes; ``channels`` of what is diffused, ``sound`` numbers a frame."""
+    c = config
+    none = (0.0,) * c.buckets, (1.0,) * c.buckets
+    centres, radii = none if speeds is None else (speeds.centres, speeds.radii)
+    return Design(
+        sizes=Sizes(
+            latent=channels, widths=c.widths, attention=c.attention, layers=c.layers, heads=c.heads, groups=c.groups,
+            longest=max(32, c.motion + c.frames),
+        ),
+        reading=c.reading, sound=sound, sound_inner=c.sound_inner, tokens=c.tokens, token_width=c.token_width,
+        n=c.motion, locator=c.locator, m=c.near, speed_width=c.speed_width, centres=centres, radii=radii,
+    )  # fmt: skip
 
 
 def stage_of(weights: Mapping[str, torch.Tensor]) -> int:
