@@ -144,7 +144,7 @@ def test_the_probe_casts_as_training_does(tried: Tried) -> None:
 class Greedy(torch.nn.Module):
     """A network that wants a petabyte."""
 
-    def forward(self, *_: torch.Tensor) -> torch.Tensor:
+    def forward(self, *_: torch.Tensor, **__: torch.Tensor) -> torch.Tensor:
         return torch.empty(1 << 50)
 
 

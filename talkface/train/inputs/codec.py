@@ -1,11 +1,10 @@
 """What a picture is to a diffusion model: its own pixels, folded, or the latents of an autoencoder."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 
 from talkface.errors import WeightsError
@@ -74,7 +73,7 @@ class Vae:
 
     shrink = 8
 
-    def __init__(self, net: AutoencoderKL) -> None:
+    def __init__(self, net: Any) -> None:
         self.net, self.channels = net, int(net.config.latent_channels)
         self.scale = float(net.config.scaling_factor)
 
@@ -91,8 +90,10 @@ class Vae:
         return to_bytes(made).unflatten(0, latents.shape[:-3])
 
 
-def open_vae(folder: str | Path) -> AutoencoderKL:
+def open_vae(folder: str | Path) -> Any:
     """An autoencoder from a folder in diffusers layout. Raises WeightsError for one that cannot be read whole."""
+    from diffusers import AutoencoderKL  # which takes seconds to import, and only runs with an autoencoder need it
+
     try:
         found, told = AutoencoderKL.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
