@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Protocol
 
+import diffusers
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -92,10 +93,8 @@ class Vae:
 
 def open_vae(folder: str | Path) -> Any:
     """An autoencoder from a folder in diffusers layout. Raises WeightsError for one that cannot be read whole."""
-    from diffusers import AutoencoderKL  # which takes seconds to import, and only runs with an autoencoder need it
-
     try:
-        found, told = AutoencoderKL.from_pretrained(
+        found, told = diffusers.AutoencoderKL.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False
         )
     except Exception as error:  # diffusers, safetensors and json raise whatever they like for files that are damaged

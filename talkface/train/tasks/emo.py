@@ -20,6 +20,7 @@ from talkface.datasets.loading.windows import Windows
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.nets.emo.blocks import Reading
+from talkface.nets.emo.keys import backbone_of, reference_of, temporal_of
 from talkface.nets.emo.model import Design, Emo
 from talkface.nets.emo.unet import Given, Sizes
 from talkface.train.base import Facts, Step, TaskConfig, Training
@@ -39,6 +40,7 @@ from talkface.train.inputs.frame_sound import FrameSound
 from talkface.train.inputs.head_speed import SpeedFacts, head_speed
 from talkface.train.meters import Means
 from talkface.train.protocols import Picture, Portrait, Speech, Style
+from talkface.train.start import Source, Start
 
 
 class EmoConfig(TaskConfig):
@@ -129,9 +131,10 @@ MODERN_NOISE = Noise(
     min_snr=5.0,
 )  # fmt: skip
 MODERN = EmoConfig(
-    training=PAPER,
+    training=PAPER.model_copy(update={"checkpointing": True}),
     reading="concat", noise=MODERN_NOISE, noise_offset=0.05, motion_noise=0.1, motion_holes=0.25,
 )  # fmt: skip
+SMALL = MODERN.training.model_copy(update={"batch_size": 1, "optimizer": "adamw8bit"})
 TINY = Training(
     steps=300, batch_size=8, learning_rate=2e-3, warmup=20, schedule="cosine", ema=0.99, log_every=20,
     evaluate_every=150, evaluate_batches=8, save_every=150,
@@ -161,16 +164,22 @@ class Task:
             locator=(16, 32, 64), sound_inner=128, tokens=4, token_width=64, speed_width=32, zoom=0.0, light=0.0,
             mirror=0.0, noise=Noise(steps=500, schedule="cosine", predict="x0"),
         ),
-        "small": MODERN.model_copy(
-            update={"size": 256, "frames": 8, "training": MODERN.training.model_copy(update={"batch_size": 1})}
-        ),
+        "small": MODERN.model_copy(update={"size": 256, "frames": 8, "training": SMALL}),
         "paper": EmoConfig(training=PAPER),
         "modern": MODERN,
     }  # fmt: skip
 
     @classmethod
     def learn(cls, config: EmoConfig, dataset: Dataset) -> Facts:
-        """The noise schedule; of stage 2 on the sound's normalisation, of stage 3 the head's speeds."""
+        """The noise schedule; of stage 2 on the sound's normalisation, of stage 3 the head's speeds.
+
+        Raises ConfigError for a later stage that begins from nothing.
+        """
+        if config.stage > 1 and not config.training.start_from:
+            raise ConfigError(
+                f"emo's stage {config.stage} goes on from a run of stage {config.stage - 1}: set "
+                "training.start_from=RUN."
+            )
         facts: Facts = {"noise": schedule_facts(config.noise), "fps": config.rate}
         if config.stage >= 2:
             sound = FrameSound.learn(dataset, config.sound, config.rate, m=config.near, rows=config.sound_rows)
@@ -215,6 +224,30 @@ class Task:
         x, t = torch.zeros(n, frames, channels, side, side), torch.zeros(n, dtype=torch.long)
         return net, lambda: net(x, t, **given).square().mean()
 
+    def start(self, sources: Sequence[Source]) -> Start:
+        """The stage before, or Stable Diffusion's folder; AnimateDiff's modules beside either from stage 2 on."""
+        stage, before = self.config.stage, self.config.stage - 1
+        runs = [source for source in sources if source.task is not None]
+        if stage == 1 and not runs:
+            return self._from_pictures(sources)
+        require_stage(sources, stage)
+        weights = runs[0].weights()
+        if stage_of(weights) == stage:
+            return Start(weights)
+        assert before
+        moving = [source.weights() for source in sources if source.task is None]
+        weights |= {f"backbone.{k}": v for one in moving for k, v in temporal_of(one).items()}
+        temporal = () if moving else ("backbone.*.motion_modules.*",)
+        new = {2: ("backbone.*.audio_*", "projector.*", *temporal), 3: ("backbone.*.speed_*", "speed.*")}
+        return Start(weights, missing=new[stage])
+
+    def _from_pictures(self, sources: Sequence[Source]) -> Start:
+        """Backbone and ReferenceNet from Stable Diffusion's UNet; the locator is new."""
+        unet = {name: value for source in sources for name, value in source.weights("unet").items()}
+        parts = {"backbone": backbone_of(unet, self.config.reading), "reference": reference_of(unet)}
+        weights = {f"{part}.{name}": value for part, of in parts.items() for name, value in of.items()}
+        return Start(weights, missing=("locator.*",))
+
     def step(self, model: torch.nn.Module, batch: Batch, rng: torch.Generator, phase: str) -> Step:
         """Eq. 1: mean squared error of the noise (or of what `Noise.predict` says), each sample by its own weight."""
         seen = self.prepare(batch, rng, learning=True)
@@ -258,10 +291,10 @@ class Task:
         x = self.codec.encode(batch["frames"])
         boxes = batch["box"] if c.stage == 1 else batch["box"][:, n:]
         given = {"reference": self.codec.encode(batch["reference"][:, 0]), "mask": self.region(boxes, rng, learning)}
-        known = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        known = torch.isfinite(boxes).all(-1).any(1)
         if self.sound is not None:
             heard = self.sound.of_window(batch[c.sound], batch["times_ns"], c.reach)[:, n:]
-            known = torch.isfinite(heard).all(-1).any(1)  # clips without sound teach pictures alone, in stage 1
+            known &= torch.isfinite(heard).all(-1).any(1)  # clips without sound teach pictures alone, in stage 1
             motion = self.spoiled(x[:, :n], rng) if learning else x[:, :n]
             given |= {"motion": motion, "audio": heard}
         if c.stage >= 3:
@@ -412,9 +445,27 @@ def design(config: EmoConfig, channels: int, sound: int, speeds: SpeedFacts | No
     )  # fmt: skip
 
 
+def stage_of(weights: Mapping[str, torch.Tensor]) -> int:
+    """The stage that a network's weights are of."""
+    return 3 if "speed.null" in weights else 2 if "projector.null" in weights else 1
+
+
+def require_stage(sources: Sequence[Source], stage: int) -> None:
+    """Raise ConfigError unless a run of the stage before, or of this one, is among the sources."""
+    runs = [source for source in sources if source.task is not None]
+    if len(runs) != 1 or runs[0].task != "emo":
+        raise ConfigError(f"emo's stage {stage} begins from one run of emo's stage {stage - 1}: training.start_from.")
+    found = stage_of(runs[0].weights())
+    if found not in (stage - 1, stage):
+        raise ConfigError(
+            f"{runs[0].name} is a run of stage {found}; stage {stage} begins from one of stage {stage - 1}: the stages "
+            "are trained in their order."
+        )
+
+
 def window_seed(seed: int, first: int) -> int:
     """Of the generator of the window that starts with a frame: a run that goes on there draws the same."""
-    return int(np.random.SeedSequence([seed % 2**63, first]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed % 2**63, first]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def require_video(config: EmoConfig, how: EmoSampling) -> None:
