@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_TABLE = 120
+"""Columns that a table of numbers takes at least: none of it is cut where the terminal is narrower, or a file."""
+
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[["Progress"], None]]:
@@ -214,13 +217,15 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
     """``toolkit evaluate`` as text: a row a number, then what has none and why."""
     made, known = found["generated"], found["reference"]
     console.print(f"{made['faces']} generated, {known['faces']} reference faces, {known['pairs']} pairs")
+    for note in found["notes"]:
+        console.print(note)
     columns = [Column(name, no_wrap=True) for name in ("value", "generated", "reference", "unit", "better")]
     table = Table(*columns, box=None, header_style="")
     for name, row in found["values"].items():
         if row["value"] is not None:
             numbers = ("-" if n is None else f"{n:.4g}" for n in (row["value"], row["reference"]))
             table.add_row(name, *numbers, row["unit"], row["better"])
-    console.print(table)
+    console.print(table, width=max(console.width, _TABLE), crop=False)
     empty = [name for name, row in found["values"].items() if row["value"] is None]
     if empty:
         console.print(f"nothing to measure: {', '.join(empty)}")

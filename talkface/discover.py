@@ -33,7 +33,7 @@ class Kind:
 
 ANNOTATORS = Kind("annotator", "talkface.annotators", "talkface.annotate", "Annotator")
 TASKS = Kind("task", "talkface.tasks", "talkface.train.tasks", "Task")
-METRICS = Kind("metric", "talkface.metrics", "talkface.metrics", "Metric", ("base", "faces", "evaluate"))
+METRICS = Kind("metric", "talkface.metrics", "talkface.metrics", "Metric", ("base", "clocks", "faces", "evaluate"))
 LAYOUTS = Kind("layout", "talkface.layouts", "talkface.ingest.layouts", "Layout")
 COMMANDS = Kind("command", "talkface.commands", "talkface.commands", "command")
 

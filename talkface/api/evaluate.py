@@ -36,7 +36,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure generated faces: alone, against a reference as a population, and clip by clip where keys agree.
 
-    ``generated`` and ``reference`` are a motion file, a folder of them, or a dataset; ``audio`` is the sound of one
+    ``generated`` and ``reference`` are a video or motion file, a folder of them, or a dataset; ``audio`` is the sound of one
     motion file, ``sync`` a run of sync_expert. ``window`` and ``stride`` are the frames of a sampling window and by how
     many the windows advance. What comes back is plain JSON: ``values`` by name, each with its unit.
     """
@@ -60,7 +60,7 @@ def evaluate(
         "generated": {"from": str(generated), "faces": len(faces)},
         "reference": {"from": None if reference is None else str(reference), "faces": len(references),
                       "pairs": len(pairs)},
-        **measured(_with_flame(given, names, store), names),
+        **measured(_with_flame(given, names, store), names, store),
     }  # fmt: skip
 
 

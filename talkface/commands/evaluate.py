@@ -9,7 +9,7 @@ from talkface.commands._options import ModelsDir, Offline, names_in
 
 
 def command(
-    generated: Annotated[str, typer.Argument(help="Motion file (.npz, .csv), a folder of them, or a dataset.")],
+    generated: Annotated[str, typer.Argument(help="Video, motion file (.npz, .csv), a folder of them, or a dataset.")],
     reference: Annotated[str | None, typer.Option(help="What to compare with: a dataset, a folder or a file.")] = None,
     audio: Annotated[
         str | None, typer.Option(help="Sound of one motion file; its start is the motion's time 0.")

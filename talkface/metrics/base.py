@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int16, Int64, UInt8
 
 from talkface import discover
+from talkface.weights import Models
 
 Better = Literal["lower", "higher", "as reference"]
 
@@ -19,8 +20,9 @@ class Face:
     ``columns`` have a row a frame, missing is NaN: ``arkit`` (52), ``head`` (7: quaternion wxyz, cm), ``flame`` (59),
     ``lm68`` (68, 2: pixels of a 256 crop), and from the built-in head moved by ``arkit`` and ``head``: ``lips``
     (vertices, 3: cm) and ``rig68`` (68, 2: pixels of a picture of 256). ``sound`` is 16 kHz mono from time 0.
-    ``pictures`` gives RGB frames in order. ``identity`` says who it is; ``scores`` are those of a dataset's clip that
-    are known. ``lacking`` says of columns that are there and must not be read why.
+    ``pictures`` gives RGB frames in order, at ``picture_pts_ns``: ``pts_ns`` unless it is given. ``identity`` says who
+    it is; ``scores`` are those of a dataset's clip that are known. ``lacking`` says of
+    columns that are there and must not be read why.
     """
 
     key: str
@@ -33,6 +35,11 @@ class Face:
     identity: Float[np.ndarray, " k"] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
+    picture_pts_ns: Int64[np.ndarray, " pictures"] | None = None
+
+    def times_of_pictures(self) -> Int64[np.ndarray, " pictures"]:
+        """When each of ``pictures`` is shown."""
+        return self.pts_ns if self.picture_pts_ns is None else self.picture_pts_ns
 
     def has(self, what: str) -> bool:
         """Whether a column, a score, ``sound``, ``pictures`` or ``identity`` is there and not wholly missing."""
@@ -107,6 +114,22 @@ class Metric(Protocol):
     values: Mapping[str, Value]
 
     def compute(self, given: Comparison) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class WithWeights(Protocol):
+    """A metric that looks through a network, which it owns as an annotator does: ``open`` comes before ``compute``.
+
+    ``weights`` are groups of names of the registry, of each of which the first that can be had is used; ``settings``
+    is what a reader must know of the number: crop, size, network.
+    """
+
+    weights: Sequence[Sequence[str]]
+    settings: Mapping[str, Any]
+
+    def open(self, models: Models) -> None:
+        """Read the network. Raises WeightsError, which says what is missing and how to get it."""
+        ...
 
 
 def metric_names() -> tuple[str, ...]:

@@ -6,25 +6,35 @@ from typing import Any
 
 import numpy as np
 
-from talkface.metrics.base import Comparison, Face, Metric, metric, metric_names
+from talkface.errors import WeightsError
+from talkface.metrics.base import Comparison, Face, Metric, WithWeights, metric, metric_names
+from talkface.metrics.clocks import notes
+from talkface.weights import Models
 
 _SETS = ("pairs", "references", "sync_expert", "flame_model")
 
 
-def evaluate(given: Comparison, names: Sequence[str] | None = None) -> dict[str, Any]:
+def evaluate(given: Comparison, names: Sequence[str] | None = None, models: Models | None = None) -> dict[str, Any]:
     """Plain JSON: ``values`` by name (value, reference, unit, better, description, metric, faces), and why others, and
-    columns that must not be read, were ``skipped``.
+    columns that must not be read, were ``skipped``; ``weights`` by metric; ``notes`` on how pairs met.
 
     ``reference`` is the same number of the references, where a metric describes faces. Raises ConfigError for a metric
     that is not there.
     """
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
+    weights: dict[str, Any] = {}
+    there = Models() if models is None else models
     for name in metric_names() if names is None else names:
         measure = metric(name)
         ready = ready_for(measure, given)
         if isinstance(ready, str):
             skipped[name] = ready
+            continue
+        try:
+            weights |= _opened(measure, there)
+        except WeightsError as error:
+            skipped[name] = str(error)
             continue
         numbers = measure.compute(ready)
         mirrored = _of_references(measure, given)
@@ -37,10 +47,20 @@ def evaluate(given: Comparison, names: Sequence[str] | None = None) -> dict[str,
                 "description": about.description,
                 "metric": name,
                 "faces": len(ready.pairs if "pairs" in measure.needs else ready.generated),
+                "settings": dict(getattr(measure, "settings", {})),
             }
     for face in (*given.generated, *given.references):
         skipped |= face.lacking
-    return {"values": found, "skipped": skipped}
+    return {"values": found, "skipped": skipped, "weights": weights, "notes": notes(given.pairs)}
+
+
+def _opened(measure: Metric, models: Models) -> dict[str, Any]:
+    """The files that a metric looks through, by its name; none for a metric without."""
+    if not isinstance(measure, WithWeights):
+        return {}
+    chosen = [models.choose(group)[0] for group in measure.weights]
+    measure.open(models)
+    return {measure.name: [weight.row() for weight in chosen]}
 
 
 def ready_for(measure: Metric, given: Comparison) -> Comparison | str:

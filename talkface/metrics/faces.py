@@ -12,7 +12,7 @@ from talkface.datasets.open import open_dataset
 from talkface.datasets.reader import Dataset
 from talkface.datasets.resample import resample
 from talkface.errors import ConfigError
-from talkface.media import ClipFrames, decode_flac
+from talkface.media import ClipFrames, VideoReader, decode_flac, read_sound
 from talkface.metrics.base import Face
 from talkface.motion import Motion
 from talkface.vocab import ARKIT
@@ -23,6 +23,9 @@ MORE = ("flame", "lm68", "identity")
 """Columns besides blendshapes and head that a dataset may have."""
 SCORES = ("lse_d", "lse_c")
 """Scores of a dataset's clips that are measures themselves."""
+MOTIONS = (".npz", ".csv")
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".flv")
+"""What a folder is searched for; a file that is named may have any other suffix."""
 CROP = 256
 """Pixels of the crop in which real landmarks are measured, as in the papers."""
 
@@ -34,14 +37,19 @@ def of_motion(motion: Motion, key: str) -> Face:
 
 
 def on_rig(face: Face, rig: Rig) -> Face:
-    """A face with ``lips`` and ``rig68``: the built-in head moved by it."""
+    """A face with ``lips`` and ``rig68``: the built-in head moved by it; one without blendshapes as it is."""
+    if "arkit" not in face.columns or "head" not in face.columns:
+        return face
     return replace(face, columns={**face.columns, **rig(face.columns["arkit"], face.columns["head"])})
 
 
 def of_clip(dataset: Dataset, key: str) -> Face:
     """A clip of a dataset with landmarks in the crop, sound, pictures, identity and scores, as far as it has them."""
-    face = of_motion(motion_of(dataset, key), key)
-    there = {s.name for s in dataset.specs()} & set(MORE)
+    specs = {s.name for s in dataset.specs()}
+    moves = {"arkit", "head"} <= specs
+    plain = Face(key=key, pts_ns=dataset.arrays(key, ["pts"])["pts"], columns={})
+    face = of_motion(motion_of(dataset, key), key) if moves else plain
+    there = specs & set(MORE)
     columns = dict(dataset.arrays(key, sorted(there)))
     about = dataset.sample(key, ["json"])["json"]
     if "lm68" in columns:
@@ -61,6 +69,19 @@ def of_clip(dataset: Dataset, key: str) -> Face:
     )
 
 
+def of_video(path: str | Path) -> Face:
+    """A video file as a face of which pictures and sound are known. Raises MediaError for what is no video."""
+    uri = str(path)
+    with VideoReader(uri) as frames:
+        pts = np.array([frame.pts_ns for frame in frames], np.int64)
+        end = int(pts[-1]) + frames.frame_duration_ns if len(pts) else 0
+    sound = read_sound(uri, 0, end)
+    return Face(
+        key=Path(path).stem, pts_ns=pts, columns={}, provenance={"video": Path(path).name},
+        sound=sound.samples if sound.present else None, pictures=lambda: (frame.rgb for frame in VideoReader(uri)),
+    )  # fmt: skip
+
+
 def _scores(dataset: Dataset, key: str) -> Mapping[str, float]:
     row = dataset.clips.slice(dataset.row(key), 1)
     found = {name: row.column(name)[0].as_py() for name in SCORES if name in row.column_names}
@@ -68,20 +89,24 @@ def _scores(dataset: Dataset, key: str) -> Mapping[str, float]:
 
 
 def read_faces(where: str) -> list[Face]:
-    """Faces in a motion file, a folder of motion files, or a dataset: the clips that its ``selection.json`` shows.
+    """Faces in a motion file or video, a folder of either, or a dataset: the clips that its ``selection.json`` shows.
 
     Raises ConfigError where there is none of these.
     """
     path = Path(where)
     if path.is_file():
-        return [of_motion(Motion.load(path), path.stem)]
-    files = sorted(p for p in path.glob("*") if p.suffix in (".npz", ".csv")) if path.is_dir() else []
-    if files and not (path / "dataset.json").is_file():
-        return [of_motion(Motion.load(p), p.stem) for p in files]
+        return [_of_file(path)]
     if path.is_dir() and not (path / "dataset.json").is_file():
-        raise ConfigError(f"{where}: no motion file (.npz, .csv) and no dataset in it.")
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*MOTIONS, *VIDEOS))
+        if not files:
+            raise ConfigError(f"{where}: no motion file (.npz, .csv), no video and no dataset in it.")
+        return [_of_file(p) for p in files]
     dataset = open_dataset(where)
     return [of_clip(dataset, key) for key in dataset.keys()]  # noqa: SIM118
+
+
+def _of_file(path: Path) -> Face:
+    return of_motion(Motion.load(path), path.stem) if path.suffix.lower() in MOTIONS else of_video(path)
 
 
 def pair_up(generated: Sequence[Face], references: Sequence[Face]) -> list[tuple[Face, Face]]:
@@ -116,7 +141,7 @@ def at_times(face: Face, pts_ns: Int64[np.ndarray, " frames"]) -> Face:
         head = face.columns["head"]
         turn = resample(head[:, :4], face.pts_ns, pts_ns, "slerp")
         columns["head"] = np.concatenate([turn, resample(head[:, 4:], face.pts_ns, pts_ns)], axis=1)
-    return replace(face, pts_ns=pts_ns, columns=columns)
+    return replace(face, pts_ns=pts_ns, columns=columns, picture_pts_ns=face.times_of_pictures())
 
 
 def known_shapes(*tables: np.ndarray) -> np.ndarray:

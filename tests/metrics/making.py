@@ -1,11 +1,17 @@
 """Faces to measure, made of arrays."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import torch
 
 from talkface.metrics.base import Comparison, Face
 from talkface.metrics.faces import pair_up
 from talkface.motion import head_rows, steady_pts
+from talkface.nets.vgg import Trunk
 from talkface.vocab import ARKIT, SAMPLE_RATE
+from talkface.weights import REGISTRY, Models
 
 JAW = ARKIT.index("jawOpen")
 
@@ -33,6 +39,14 @@ def moving(seed: int, frames: int = 50) -> np.ndarray:
     t = np.arange(frames)[:, None] / 25
     rates, phases = rng.uniform(0.3, 3, (2, 1, 52)), rng.uniform(0, 6, (2, 1, 52))
     return 0.5 + 0.25 * (np.sin(2 * np.pi * rates * t + phases)).sum(axis=0)
+
+
+def random_trunks(folder: Path) -> Models:
+    """AlexNet in a file of the true form, with random weights: the hash alone is another."""
+    torch.manual_seed(0)
+    entry = replace(REGISTRY["alexnet"], sha256_head="")
+    torch.save(Trunk("alexnet").state_dict(), folder / entry.file)
+    return Models(folder, offline=True, registry={**REGISTRY, "alexnet": entry})
 
 
 def versus(generated: Face, reference: Face) -> Comparison:
