@@ -37,8 +37,8 @@ def evaluate(
     """Measure generated faces: alone, against a reference as a population, and clip by clip where keys agree.
 
     ``generated`` and ``reference`` are a video or motion file, a folder of them, or a dataset; ``audio`` is the sound
-    of one motion file, ``sync`` a run of sync_expert. ``window`` and ``stride`` are the frames of a sampling window and by
-    how many the windows advance. What comes back is plain JSON: ``values`` by name, each with its unit.
+    of one motion file, ``sync`` a run of sync_expert. ``window`` and ``stride`` are the frames of a sampling window and
+    by how many the windows advance. What comes back is plain JSON: ``values`` by name, each with its unit.
     """
     store, names = store_of(models, offline), metric_names() if metrics is None else tuple(metrics)
     faces = read_faces(str(generated))
