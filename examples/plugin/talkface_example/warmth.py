@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from talkface.annotate.base import AnnotatorConfig, ClipView, Result
-from talkface.clip import ColumnSpec, ScoreSpec
+from talkface.clip import ColumnSpec, ScoreSpec, finite_rows
 from talkface.weights import Models
 
 
@@ -25,7 +25,7 @@ class Annotator:
         ),
     )  # fmt: skip
     scores = (ScoreSpec(name="warmth", unit="0..1", description="median of warmth over the clip"),)
-    needs = ()
+    needs = ("box",)
     reads = ("mp4",)
     weights = ()
     licence = "Apache-2.0"
@@ -38,9 +38,10 @@ class Annotator:
         """Nothing to load."""
 
     def clip(self, view: ClipView) -> Result:
-        """Of every picture; black ones have none."""
+        """Of every picture with a face; black ones have none."""
         sums = np.array([picture.sum(axis=(0, 1), dtype=np.float64) for picture in view.pictures()])
         light = sums[:, 0] + sums[:, 2]
-        share = np.divide(sums[:, 0], light, out=np.full(len(sums), np.nan), where=light > 0)
+        seen = finite_rows(view.table.columns["box"]) & (light > 0)
+        share = np.divide(sums[:, 0], light, out=np.full(len(sums), np.nan), where=seen)
         score = float(np.nanmedian(share)) if np.isfinite(share).any() else float("nan")
         return Result({"warmth": share[:, None].astype(np.float32)}, {"warmth": score})
