@@ -21,7 +21,7 @@ class Kind:
     """A kind of plug-in: ``word`` is what messages call it, ``group`` the one of its entry points.
 
     Our own are the attribute ``attribute`` of the modules of ``package``, but for those that begin with an underscore
-    and the ``helpers``.
+    and the ``helpers``. ``also`` are words that are taken in the place of a name.
     """
 
     word: str
@@ -29,12 +29,13 @@ class Kind:
     package: str
     attribute: str
     helpers: Collection[str] = ("base",)
+    also: tuple[str, ...] = ()
 
 
 ANNOTATORS = Kind("annotator", "talkface.annotators", "talkface.annotate", "Annotator")
 TASKS = Kind("task", "talkface.tasks", "talkface.train.tasks", "Task")
 METRICS = Kind("metric", "talkface.metrics", "talkface.metrics", "Metric", ("base", "clocks", "faces", "evaluate"))
-LAYOUTS = Kind("layout", "talkface.layouts", "talkface.ingest.layouts", "Layout")
+LAYOUTS = Kind("layout", "talkface.layouts", "talkface.ingest.layouts", "Layout", also=("auto",))
 COMMANDS = Kind("command", "talkface.commands", "talkface.commands", "command")
 
 
@@ -69,8 +70,8 @@ def load(kind: Kind, name: str) -> Any:
     if ":" in name:
         return _loaded(kind, EntryPoint(name, name, kind.group))
     raise ConfigError(
-        f"no {kind.word} named {name!r}; there are: {', '.join(names(kind))}. One of your own is named by its place, "
-        f"package.module:Class, or offered as an entry point of {kind.group}."
+        f"no {kind.word} named {name!r}; there are: {', '.join((*kind.also, *names(kind)))}. One of your own "
+        f"is named by its place, package.module:Class, or offered as an entry point of {kind.group}."
     )
 
 
