@@ -55,7 +55,10 @@ def test_defaults_are_the_commands(name: str) -> None:
     common = [n for n in ours if n in theirs]
     assert len(common) >= 3
     for argument in common:
-        assert ours[argument].default == theirs[argument].default, argument
+        default = ours[argument].default
+        # `toolkit train --dry-run` needs no data: the command asks for them later, the function at once.
+        needed = default is inspect.Parameter.empty and theirs[argument].default is None
+        assert needed or default == theirs[argument].default, argument
 
 
 def test_a_name_that_is_not_there() -> None:

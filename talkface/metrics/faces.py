@@ -88,6 +88,10 @@ def _scores(dataset: Dataset, key: str) -> Mapping[str, float]:
     return {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
+TRUTH = ".truth.npz"
+"""Ending of what is known of a synthetic video, which lies beside it."""
+
+
 def read_faces(where: str) -> list[Face]:
     """Faces in a motion file or video, a folder of either, or a dataset: the clips that its ``selection.json`` shows.
 
@@ -97,7 +101,8 @@ def read_faces(where: str) -> list[Face]:
     if path.is_file():
         return [_of_file(path)]
     if path.is_dir() and not (path / "dataset.json").is_file():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*MOTIONS, *VIDEOS))
+        kinds = (*MOTIONS, *VIDEOS)
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in kinds and not p.name.endswith(TRUTH))
         if not files:
             raise ConfigError(f"{where}: no motion file (.npz, .csv), no video and no dataset in it.")
         return [_of_file(p) for p in files]
