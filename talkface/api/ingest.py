@@ -1,6 +1,7 @@
 """``talkface.ingest``: raw videos to a dataset."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from talkface.make_dataset import plan_of
 from talkface.store import PACKS, Folder
 from talkface.threads import core_count
 from talkface.weights import Models
+
+log = logging.getLogger(__name__)
 
 Observe = Callable[[job.Progress], None]
 
@@ -78,7 +81,7 @@ def ingest(
     with folder.lock():
         scanned = _checked([str(i) for i in named], folder, settings, store, licence, replace)
         say(f"layout: {scanned.layout}; {len(scanned.sources)} sources, {len(scanned.rejects)} rejected at once")
-        result, info = _ingest_and_build(scanned, folder, settings, store, count, scheduler, observe, say)
+        result, info = _ingest_and_build(scanned, folder, settings, store, count, scheduler, observe)
         folder.write("run.json", json.dumps(job.run_report(result), indent=1).encode())
     return Ingested(Dataset(str(out)), info, result)
 
@@ -127,7 +130,7 @@ def _checked(
 
 def _ingest_and_build(
     scanned: ScanResult, folder: Folder, settings: Ingest, store: Models, workers: int, scheduler: str | None,
-    observe: Observe, say: Callable[[str], None],
+    observe: Observe,
 ) -> tuple[job.IngestResult, DatasetInfo]:  # fmt: skip
     """Make what packs are missing, then the dataset; a pack that turns out to be damaged is made once more."""
     redone = set[str]()
@@ -138,6 +141,6 @@ def _ingest_and_build(
         except DamagedPack as damage:
             if damage.pack in redone:
                 raise
-            say(str(damage))
+            log.warning("%s", damage)
             redone.add(damage.pack)
             folder.remove(f"{PACKS}/{damage.pack}.json")
