@@ -39,6 +39,12 @@ def media() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of values that the original networks gave on random weights."""
+    return _shared("TALKFACE_TEST_GOLDEN", "golden")
+
+
+@pytest.fixture(scope="session")
 def models() -> Path:
     """Folder of real model files."""
     return _shared("TALKFACE_TEST_MODELS", "models")

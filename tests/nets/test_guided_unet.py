@@ -15,15 +15,6 @@ from talkface.train.diffusion import Noise, make_scheduler
 SMALL = UNetShape(inputs=12, outputs=6, channels=32, multiples=(1, 2), blocks=1, attention=(2,), head_channels=16)
 
 
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """Folder of golden values."""
-    path = Path(__file__).resolve().parents[3] / "shared" / "golden"
-    if not path.is_dir():
-        pytest.skip("no golden values")
-    return path
-
-
 def near(got: torch.Tensor, want: np.ndarray) -> None:
     assert np.abs(got.detach().numpy() - want).max() <= 1e-5 * max(1, np.abs(want).max())
 

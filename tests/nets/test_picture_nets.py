@@ -14,14 +14,10 @@ from talkface.nets.inception import load_inception, to_input
 from talkface.nets.lpips import Lpips, heads_file, load_heads
 from talkface.nets.vgg import IMAGENET_MEAN, IMAGENET_STD, Trunk, load_alexnet, load_trunk
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 
-
-def by_rule(name: str) -> tuple[np.lib.npyio.NpzFile, dict[str, torch.Tensor]]:
+def by_rule(golden: Path, name: str) -> tuple[np.lib.npyio.NpzFile, dict[str, torch.Tensor]]:
     """Golden values, and the weights they were made with."""
-    if not GOLDEN.is_dir():
-        pytest.skip("no golden values")
-    values = np.load(GOLDEN / f"{name}.npz")
+    values = np.load(golden / f"{name}.npz")
     config = json.loads(str(values["config"]))
     state = {key: made(key, shape, dtype, config, values) for key, shape, dtype in config["layout"]}
     return values, {key: torch.from_numpy(value) for key, value in state.items()}
@@ -53,8 +49,8 @@ def near(got: torch.Tensor, want: np.ndarray, tolerance: float = 2e-5) -> None:
 
 
 @pytest.mark.parametrize(("net", "trunk", "step"), [("alex", "alexnet", 1), ("vgg", "vgg16", 2)])
-def test_lpips_is_the_published_distance(net: str, trunk: str, step: int, tmp_path: Path) -> None:
-    values, state = by_rule(f"lpips_{net}")
+def test_lpips_is_the_published_distance(golden: Path, net: str, trunk: str, step: int, tmp_path: Path) -> None:
+    values, state = by_rule(golden, f"lpips_{net}")
     loaded = load_trunk(trunk, saved(state, tmp_path, "classifier.6.weight", "classifier.6.bias"))
     a, b, noisy = (torch.from_numpy(values[f"in/{name}"]) for name in ("a", "b", "a_noisy"))
     for heads in ("rule_heads", "published_heads_v0.1"):
@@ -80,16 +76,14 @@ def test_lpips_does_not_depend_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_heads_are_the_published_ones(net: str) -> None:
-    if not GOLDEN.is_dir():
-        pytest.skip("no golden values")
-    known = json.loads((GOLDEN / "metrics.json").read_text())["lpips_heads_v0.1"][net]
+def test_heads_are_the_published_ones(golden: Path, net: str) -> None:
+    known = json.loads((golden / "metrics.json").read_text())["lpips_heads_v0.1"][net]
     digest = hashlib.sha256(heads_file(net).read_bytes()).hexdigest()
     assert digest == known["sha256_of_the_file_inside_torchmetrics"]
 
 
-def test_vgg19_sees_what_the_perceptual_loss_sees(tmp_path: Path) -> None:
-    values, state = by_rule("vgg19_perceptual")
+def test_vgg19_sees_what_the_perceptual_loss_sees(golden: Path, tmp_path: Path) -> None:
+    values, state = by_rule(golden, "vgg19_perceptual")
     net = load_trunk("vgg19", saved(state, tmp_path, "classifier.0.weight"))
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     for tap, found in enumerate(net((torch.from_numpy(values["in/a"]) - mean) / std), start=1):
@@ -97,16 +91,16 @@ def test_vgg19_sees_what_the_perceptual_loss_sees(tmp_path: Path) -> None:
         near(found[:, :: found.shape[1] // want.shape[1]], want)
 
 
-def test_inception_is_pytorch_fids(tmp_path: Path) -> None:
-    values, state = by_rule("fid_inception")
+def test_inception_is_pytorch_fids(golden: Path, tmp_path: Path) -> None:
+    values, state = by_rule(golden, "fid_inception")
     net = load_inception(saved(state, tmp_path, "fc.weight", "fc.bias"))
     pictures = torch.from_numpy(values["in/image"])
     near(to_input(pictures)[:, :, ::9, ::9], values["out/input_299_every_9th"])
     near(net(to_input(pictures)), values["out/pool3"], 1e-4)
 
 
-def test_inception_without_counters_is_accepted(tmp_path: Path) -> None:
-    _, state = by_rule("fid_inception")
+def test_inception_without_counters_is_accepted(golden: Path, tmp_path: Path) -> None:
+    _, state = by_rule(golden, "fid_inception")
     load_inception(saved({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, tmp_path))
 
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from talkface.annotate.mel import log_mel
+from talkface.clip import ColumnSpec
 from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError, WeightsError
 from talkface.train.base import configure
 from talkface.train.checkpoint import load
-from talkface.train.inputs import face_region
+from talkface.train.inputs.audio_features import SoundFacts
 from talkface.train.inputs.codec import Pixels, Waves, open_vae
+from talkface.train.inputs.frame_sound import heard, width
 from talkface.train.inputs.head_speed import SpeedFacts, head_speed
+from talkface.train.inputs.regions import box_mask, grown, union_box
 from talkface.train.loop import train
 from talkface.train.protocols import Portrait, Speech
 
@@ -119,8 +122,21 @@ def test_head_speed_is_an_angle() -> None:
 
 def test_the_faces_region() -> None:
     boxes = torch.tensor([[[2.0, 2, 4, 4, 1], [3, 1, 6, 4, 1]], [[torch.nan] * 5] * 2])
-    around = face_region.union(boxes)
+    around = union_box(boxes)
     assert around[0].tolist() == [2, 1, 6, 4] and torch.isnan(around[1]).all()
-    made = face_region.mask(around, 8)
-    assert made[0, 0].sum() == 12 and made[0, 0, 1:4, 2:6].all() and made[1].all()
-    assert face_region.grown(around[:1], torch.tensor([0.5]))[0].tolist() == [1, 0.25, 7, 4.75]
+    made = box_mask(around, 8)
+    assert made[0, 0].sum() == 12 and made[0, 0, 1:4, 2:6].all() and not made[1].any()
+    assert grown(around[:1], torch.tensor([0.5]))[0].tolist() == [1, 0.25, 7, 4.75]
+
+
+def test_layers_are_heard_without_what_the_first_block_sees() -> None:
+    """Rows at the frames' own times, of three layers of two numbers: layer 0 is left out."""
+    spec = ColumnSpec(
+        name="w2v", dtype="float16", shape=(3, 2), unit="none", clock="sound", description="", rate=25.0,
+        first_seconds=0.0,
+    )  # fmt: skip
+    sound = SoundFacts(spec, np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32), (-1.0, 0.0), "wav2vec", {})
+    rows = torch.arange(4 * 6, dtype=torch.float32).reshape(1, 4, 3, 2)
+    found = heard(sound, rows, torch.arange(4)[None] * 40_000_000)
+    assert width(sound) == found.shape[2] == 2 * 2 * 2
+    assert found[0, 2].tolist() == [*rows[0, 1, 1:].flatten().tolist(), *rows[0, 2, 1:].flatten().tolist()]

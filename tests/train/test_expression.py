@@ -10,7 +10,7 @@ from talkface.datasets.reader import Dataset
 from talkface.errors import ConfigError
 from talkface.train.base import configure, task_class
 from talkface.train.inputs.expression import UPPER, Expression, dialled, filled, intensities
-from talkface.train.inputs.regions import EYES, LIPS, box_mask, mean_inside
+from talkface.train.inputs.regions import EYES, LIPS, box_mask, mean_inside, points_box
 from talkface.vocab import MOUTH
 from tests.train.making import make
 
@@ -64,7 +64,7 @@ def test_boxes_are_around_their_points() -> None:
     points = torch.full((2, 68, 2), 5.0)
     points[0, list(LIPS)] = torch.tensor([20.0, 24.0])
     points[1] = torch.nan
-    lip, eye = (box_mask(points, part, 32, 2.0) for part in (LIPS, EYES))
+    lip, eye = (box_mask(points_box(points, part, 2.0), 32) for part in (LIPS, EYES))
     rows, columns = torch.nonzero(lip[0, 0], as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (22, 25, 18, 21)
     assert not (lip[0] & eye[0]).any() and not lip[1].any() and not eye[1].any()

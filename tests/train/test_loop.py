@@ -55,6 +55,28 @@ def tensors_of(out: Path, step: int) -> dict[str, torch.Tensor]:
     return {f"{p.stem}.{k}": v for p in sorted(folder.glob("*.safetensors")) for k, v in load_file(p).items()}
 
 
+def same_after_a_kill(toolkit: Toolkit, folder: Path, *arguments: object, steps: int, at: int) -> None:
+    """Train once undisturbed and once with a kill -9 after step ``at`` and a resume: all tensors and the log are equal
+    to the bit. The runs are ``whole`` and ``cut`` in ``folder``."""
+    toolkit(*arguments, "--out", folder / "whole")
+    cut = (*arguments, "--out", folder / "cut")
+    process = subprocess.Popen(command(*cut), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = folder / "cut" / "log.jsonl"
+    while process.poll() is None and not (log.exists() and f'"step": {at},' in log.read_text()):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    before = [p.name for p in checkpoint.names(folder / "cut")]
+    assert before and before[-1] < f"{steps:08}", "killed too late to show anything"
+    result = toolkit(*cut, "--resume")
+    assert f"resumed from {folder / 'cut'}" in result.stdout.replace("\n", "")
+    one, other = (tensors_of(folder / name, steps) for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    assert log_of(folder / "cut") == log_of(folder / "whole")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_resumed_is_the_same_to_the_bit(
     talkers: str, tmp_path: Path, toolkit: Toolkit, workers: int
@@ -63,23 +85,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     options = ("--preset", "tiny", "--threads", "1", "--workers", workers,
                *small("training.steps=12", "training.save_every=3", "training.evaluate_every=4", "training.keep=9",
                       "training.accumulate=2"))  # fmt: skip
-    toolkit("train", "emodiff", "--data", talkers, "--out", tmp_path / "whole", *options)
-    arguments = ("train", "emodiff", "--data", talkers, "--out", tmp_path / "cut", *options)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "cut" / "log.jsonl"
-    while process.poll() is None and not (log.exists() and '"step": 7' in log.read_text()):
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    before = [p.name for p in checkpoint.names(tmp_path / "cut")]
-    assert before and before[-1] < "00000012", "killed too late to show anything"
-    result = toolkit(*arguments, "--resume")
-    assert f"resumed from {tmp_path / 'cut'}" in result.stdout.replace("\n", "")
-    whole, cut = (tensors_of(tmp_path / name, 12) for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, cut[name]), name
-    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    same_after_a_kill(toolkit, tmp_path, "train", "emodiff", "--data", talkers, *options, steps=12, at=7)
     about = [checkpoint.About.read(tmp_path / n / "checkpoints" / "00000012") for n in ("whole", "cut")]
     assert about[0].loader == about[1].loader
     assert about[0].seen == about[1].seen == 12 * 2 * 8

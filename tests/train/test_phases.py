@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from talkface.train.loop import Run
 from talkface.train.optim import Part, only, parts_of
 from tests.conftest import Toolkit
 from tests.train.outside import gan
-from tests.train.test_loop import TWO_PROCESSES, command, log_of, tensors_of
+from tests.train.test_loop import TWO_PROCESSES, same_after_a_kill
 
 GAN = "tests.train.outside.gan:Task"
 OPTIONS = ("--preset", "tiny", "--threads", "1", "--workers", "0", "--cpu", "--hold-out", "none")
@@ -62,19 +61,7 @@ def test_each_phase_has_its_settings_and_its_steps(talkers: str, tmp_path: Path)
 def test_killed_and_resumed_is_the_same_to_the_bit(talkers: str, tmp_path: Path, toolkit: Toolkit) -> None:
     """Both networks, both optimizers, the log."""
     options = (*OPTIONS, "--set", "training.steps=40", "--set", "training.save_every=5", "--set", "training.keep=9")
-    toolkit("train", GAN, "--data", talkers, "--out", tmp_path / "whole", *options)
-    arguments = ("train", GAN, "--data", talkers, "--out", tmp_path / "cut", *options)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "cut" / "log.jsonl"
-    while process.poll() is None and not (log.exists() and '"step": 12' in log.read_text()):
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    assert checkpoint.names(tmp_path / "cut")[-1].name < "00000040", "killed too late to show anything"
-    toolkit(*arguments, "--resume")
-    whole, cut = (tensors_of(tmp_path / name, 40) for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys() and all(torch.equal(v, cut[k]) for k, v in whole.items())
-    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    same_after_a_kill(toolkit, tmp_path, "train", GAN, "--data", talkers, *options, steps=40, at=12)
     about = checkpoint.About.read(checkpoint.find(tmp_path / "whole"))
     assert set(about.files) == {"model", "averaged", "optimizer.generator", "optimizer.discriminator"}
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,9 @@ from talkface.train.optim import parts_of
 from talkface.train.recompute import recompute
 from talkface.train.start import Begun, Source, begin, digest, fill
 from talkface.weights import Models
-from tests.conftest import Toolkit, command
+from tests.conftest import Toolkit
 from tests.train.outside import stages
-from tests.train.test_loop import TWO_PROCESSES, log_of, tensors_of
+from tests.train.test_loop import TWO_PROCESSES, log_of, same_after_a_kill, tensors_of
 
 STAGES = "tests.train.outside.stages:Task"
 OPTIONS = ("--preset", "tiny", "--threads", "1", "--workers", "0", "--cpu", "--hold-out", "none")
@@ -77,19 +76,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(talkers: str, first: Path, tm
     changes = second(first, "training.steps=40", "training.save_every=5", "training.keep=9",
                      "training.checkpointing=true")  # fmt: skip
     options = (*OPTIONS, *(part for change in changes for part in ("--set", change)))
-    toolkit("train", STAGES, "--data", talkers, "--out", tmp_path / "whole", *options)
-    arguments = ("train", STAGES, "--data", talkers, "--out", tmp_path / "cut", *options)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "cut" / "log.jsonl"
-    while process.poll() is None and not (log.exists() and '"step": 12' in log.read_text()):
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    assert checkpoint.names(tmp_path / "cut")[-1].name < "00000040", "killed too late to show anything"
-    toolkit(*arguments, "--resume")
-    whole, cut = (tensors_of(tmp_path / name, 40) for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys() and all(torch.equal(v, cut[k]) for k, v in whole.items())
-    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+    same_after_a_kill(toolkit, tmp_path, "train", STAGES, "--data", talkers, *options, steps=40, at=12)
 
 
 def test_two_processes_begin_alike(talkers: str, first: Path, tmp_path: Path) -> None:

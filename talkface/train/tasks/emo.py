@@ -5,7 +5,7 @@ before (``training.start_from``). Where the paper leaves something open, docs/em
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, cast
 
 import numpy as np
@@ -34,10 +34,11 @@ from talkface.train.diffusion import (
     schedule_facts,
     target,
 )  # fmt: skip
-from talkface.train.inputs import face_region
+from talkface.train.inputs.audio_features import SoundFacts
 from talkface.train.inputs.codec import Codec, Pixels, Vae, Waves, open_vae
-from talkface.train.inputs.frame_sound import FrameSound
+from talkface.train.inputs.frame_sound import frame_sound, heard, heard_of, width
 from talkface.train.inputs.head_speed import SpeedFacts, head_speed
+from talkface.train.inputs.regions import box_mask, grown, union_box
 from talkface.train.meters import Means
 from talkface.train.protocols import Picture, Portrait, Speech, Style
 from talkface.train.start import Source, Start
@@ -182,7 +183,7 @@ class Task:
             )
         facts: Facts = {"noise": schedule_facts(config.noise), "fps": config.rate}
         if config.stage >= 2:
-            sound = FrameSound.learn(dataset, config.sound, config.rate, m=config.near, rows=config.sound_rows)
+            sound = frame_sound(dataset, config.sound, config.windows, m=config.near, rows=config.sound_rows)
             facts["sound"] = sound.facts()
         if config.stage >= 3:
             facts["speed"] = SpeedFacts.learn(dataset, config.rate, buckets=config.buckets).facts()
@@ -192,7 +193,7 @@ class Task:
         """Raises WeightsError if the schedule is not the one of the facts, or the autoencoder cannot be read."""
         require_schedule(config.noise, facts["noise"])
         self.config, self.facts = config, facts
-        self.sound = FrameSound.of(facts["sound"]) if config.stage >= 2 else None
+        self.sound = SoundFacts.of(facts["sound"]) if config.stage >= 2 else None
         self.speeds = SpeedFacts.of(facts["speed"]) if config.stage >= 3 else None
         self.bar: torch.Tensor = make_scheduler(config.noise).alphas_cumprod
         self.codec: Codec = _codec(config)
@@ -202,7 +203,7 @@ class Task:
         return {"vae": self.codec.net} if isinstance(self.codec, Vae) else {}
 
     def build(self) -> torch.nn.Module:
-        sound = self.sound.width if self.sound else 0
+        sound = width(self.sound) if self.sound else 0
         return Emo(design(self.config, self.codec.channels, sound, self.speeds), self.config.stage)
 
     @classmethod
@@ -293,24 +294,29 @@ class Task:
         given = {"reference": self.codec.encode(batch["reference"][:, 0]), "mask": self.region(boxes, rng, learning)}
         known = torch.isfinite(boxes).all(-1).any(1)
         if self.sound is not None:
-            heard = self.sound.of_window(batch[c.sound], batch["times_ns"], c.reach)[:, n:]
-            known &= torch.isfinite(heard).all(-1).any(1)  # clips without sound teach pictures alone, in stage 1
+            audio = heard(self.sound, batch[c.sound], batch["times_ns"])[:, n:]
+            known &= torch.isfinite(audio).all(-1).any(1)  # clips without sound teach pictures alone, in stage 1
             motion = self.spoiled(x[:, :n], rng) if learning else x[:, :n]
-            given |= {"motion": motion, "audio": heard}
+            given |= {"motion": motion, "audio": audio}
         if c.stage >= 3:
             given["speed"] = head_speed(batch["head"].float())[:, n:]
         return Seen(x if c.stage == 1 else x[:, n:], given, known)
 
     def region(self, boxes: torch.Tensor, rng: torch.Generator, learning: bool) -> Float[torch.Tensor, "b 1 s s"]:
         """The mask of where the face may be, a little larger than it is, or sometimes all of the picture."""
-        c, box = self.config, face_region.union(boxes.float())
+        c, box = self.config, union_box(boxes.float())
         share = torch.full((len(box),), c.mask_growth / 2, device=box.device)
         if learning:
             share = torch.rand(len(box), generator=rng, device=box.device) * c.mask_growth
-        found = face_region.mask(face_region.grown(box, share), c.size)
+        found = self.mask(grown(box, share))
         if learning:
             found = found.maximum(self.drawn(len(box), c.whole_mask, rng)[:, None, None, None].float())
         return found
+
+    def mask(self, box: Float[torch.Tensor, "b 4"]) -> Float[torch.Tensor, "b 1 s s"]:
+        """1 inside a box; 1 everywhere where no box is known."""
+        unknown = ~torch.isfinite(box).all(-1)[:, None, None, None]
+        return (box_mask(box, self.config.size) | unknown).float()
 
     def spoiled(self, motion: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Motion frames as sampling will give them, not quite right: noise on them, and patches missing (hallo2)."""
@@ -394,7 +400,7 @@ class Task:
         """What of the conditions is the same in all windows."""
         shown = portrait.resized(self.config.size)
         box = torch.from_numpy(shown.box[None, :4].astype(np.float32)).to(device)
-        region = face_region.mask(face_region.grown(box, torch.full((1,), how.grow, device=device)), self.config.size)
+        region = self.mask(grown(box, torch.full((1,), how.grow, device=device)))
         picture = torch.from_numpy(np.ascontiguousarray(shown.picture))[None].to(device)
         given = {"reference": self.codec.encode(picture), "mask": region}
         if self.config.stage >= 3:
@@ -405,8 +411,8 @@ class Task:
     def heard(self, speech: Speech, first: int, device: torch.device) -> Float[torch.Tensor, "1 frames sound"]:
         """The sound of the window that starts with a frame; after its end there is silence."""
         assert self.sound is not None
-        times = torch.from_numpy(replace(self.config.windows, length=self.config.frames).times_ns(first))
-        return self.sound.of_sound(speech.columns[self.config.sound], times, self.config.windows, device)
+        c, rows = self.config, speech.columns[self.config.sound]
+        return heard_of(self.sound, rows, first, c.windows, c.frames, device)
 
     def window(
         self, net: Emo, still: Mapping[str, torch.Tensor], heard: torch.Tensor, motion: torch.Tensor | None,

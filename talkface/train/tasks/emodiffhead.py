@@ -28,7 +28,7 @@ from talkface.train.base import Facts, Step, TaskConfig, Training
 from talkface.train.diffusion import Noise, add_noise, denoise, make_scheduler, require_schedule, schedule_facts
 from talkface.train.inputs.audio_features import SoundFacts
 from talkface.train.inputs.expression import Expression, Kind, filled
-from talkface.train.inputs.regions import EYES, LIPS, box_mask, mean_inside
+from talkface.train.inputs.regions import EYES, LIPS, box_mask, mean_inside, points_box
 from talkface.train.meters import Means
 from talkface.train.objectives.vlb import Posterior, bound
 from talkface.train.protocols import Picture, Portrait, Speech, Style
@@ -199,7 +199,7 @@ class Task:
         predicted = model(xt, t, *conditions).float()
         error = (predicted[:, :COLOURS] - epsilon).square()
         grow = GROWN * self.config.size
-        lip, eye = (box_mask(points, part, self.config.size, grow) for part in (LIPS, EYES))
+        lip, eye = (box_mask(points_box(points, part, grow), self.config.size) for part in (LIPS, EYES))
         terms: dict[str, tuple[torch.Tensor, int | torch.Tensor]] = {
             "simple": (error.mean(), len(x0)),
             "vlb": (bound(self.posterior, predicted, x0, xt, t).mean(), len(x0)),

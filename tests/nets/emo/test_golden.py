@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from talkface.nets.emo.blocks import Block, Heard, Reading
@@ -15,15 +14,6 @@ from talkface.nets.emo.temporal import Temporal
 
 Arrays = dict[str, torch.Tensor]
 READINGS: tuple[Reading, ...] = ("replace", "concat")
-
-
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """Folder of golden values."""
-    path = Path(__file__).resolve().parents[4] / "shared" / "golden"
-    if not path.is_dir():
-        pytest.skip("no golden values")
-    return path
 
 
 def read(golden: Path, name: str) -> tuple[dict, Arrays]:

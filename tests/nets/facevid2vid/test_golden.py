@@ -22,15 +22,6 @@ Arrays = dict[str, torch.Tensor]
 AS_PUBLISHED = Design(corners=False)
 
 
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """Folder of golden values."""
-    path = Path(__file__).resolve().parents[4] / "shared" / "golden"
-    if not path.is_dir():
-        pytest.skip("no golden values")
-    return path
-
-
 def read(golden: Path, name: str) -> tuple[dict, Arrays]:
     z = np.load(golden / f"facevid2vid_{name}.npz")
     return json.loads(str(z["config"])), {k: torch.as_tensor(z[k]) for k in z.files if k != "config"}

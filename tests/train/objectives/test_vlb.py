@@ -12,15 +12,6 @@ from talkface.train.diffusion import Noise, make_scheduler
 from talkface.train.objectives.vlb import Posterior, bound, learned_step
 
 
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """Folder of golden values."""
-    path = Path(__file__).resolve().parents[4] / "shared" / "golden"
-    if not path.is_dir():
-        pytest.skip("no golden values")
-    return path
-
-
 def near(got: torch.Tensor, want: np.ndarray) -> None:
     assert np.abs(got.detach().numpy() - want).max() <= 1e-5 * max(1, np.abs(want).max())
 
